@@ -1,0 +1,26 @@
+"""The one exception that ends a command with a message instead of a traceback."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: shown as one or a few lines, exit code 2.
+
+    Args:
+        what: What is wrong, naming the file, key or value.
+        remedy: What to do about it; printed indented below `what`.
+
+    Example:
+        >>> print(UserError("photos/cat holds no images", "put .jpg or .png files there"))
+        photos/cat holds no images
+          put .jpg or .png files there
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  {self.remedy}" if self.remedy else self.what
+
+    def __reduce__(self) -> "tuple[type[UserError], tuple[str, str]]":
+        return type(self), (self.what, self.remedy)  # crosses process boundaries whole

@@ -1,0 +1,18 @@
+"""Callbacks: when to look, and where the result goes."""
+
+from cnn_lightning.callbacks.checkpoints import BestCheckpoint, Interrupted, LastCheckpoint
+from cnn_lightning.callbacks.feature_cache import FeatureCache
+from cnn_lightning.callbacks.prediction_files import PredictionFiles
+from cnn_lightning.callbacks.progress import Bar, EpochLines
+from cnn_lightning.callbacks.throughput import Throughput
+
+__all__ = [
+    "Bar",
+    "BestCheckpoint",
+    "EpochLines",
+    "FeatureCache",
+    "Interrupted",
+    "LastCheckpoint",
+    "PredictionFiles",
+    "Throughput",
+]

@@ -1,0 +1,148 @@
+"""The two checkpoints of a run: the best, and the newest."""
+
+import signal
+import threading
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from typing_extensions import override
+
+from cnn_lightning.runs import RunFolder
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop by a signal, and its state is saved.
+
+    A `BaseException`, as `KeyboardInterrupt` is: nothing should mistake it for a failure.
+
+    Args:
+        signal_number: SIGINT or SIGTERM.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """`best.ckpt`: the state with the highest `val/accuracy`.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__(
+            dirpath=folder.checkpoints,
+            filename="best",
+            monitor="val/accuracy",
+            mode="max",
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+
+    # the parent warns of a folder that is not empty, which a resumed run's never is
+    def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
+        pass
+
+
+class LastCheckpoint(Checkpoint):
+    """`last.ckpt`: the newest state, written at every epoch's end and between.
+
+    On Ctrl-C (SIGINT) and SIGTERM it is written after the step in hand, and `Interrupted` raised;
+    a second Ctrl-C does not wait.
+
+    Args:
+        every_n_steps: Also write after so many optimizer steps; 0 = off.
+        every_n_minutes: Also write after so many minutes; 0 = off.
+    """
+
+    def __init__(self, every_n_steps: int = 0, every_n_minutes: float = 10) -> None:
+        super().__init__()
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self.folder: RunFolder | None = None
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+        self._written_at = time.monotonic()
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._written_at = time.monotonic()
+        # Lightning has set its own handlers by now; ours take their place until the end
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        # Lightning would skip the validation that follows when resumed from here; wait for it
+        if trainer.is_last_batch or self._validates_next(trainer, batch_idx):
+            return
+        leave = self._must_leave(trainer)
+        if leave or self._is_due(trainer, batch_idx):
+            self._write(trainer)
+        self._leave_if(leave)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer)
+        self._leave_if(self._must_leave(trainer))
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restore_handlers()
+
+    @override
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _must_leave(self, trainer: L.Trainer) -> bool:
+        # all processes must write at the same step
+        if trainer.world_size == 1:
+            return self._signal is not None
+        return trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
+
+    def _leave_if(self, leave: bool) -> None:  # noqa: FBT001
+        if leave:
+            raise Interrupted(self._signal or signal.SIGTERM)
+
+    def _validates_next(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        every = trainer.val_check_batch
+        return isinstance(every, int) and (batch_idx + 1) % every == 0
+
+    def _is_due(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return False
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            return True
+        waited = time.monotonic() - self._written_at > 60 * self.every_n_minutes
+        if trainer.world_size > 1 and self.every_n_minutes:
+            waited = trainer.strategy.broadcast(waited)
+        return bool(self.every_n_minutes) and waited
+
+    def _write(self, trainer: L.Trainer) -> None:
+        if self.folder is not None and not trainer.sanity_checking:
+            trainer.save_checkpoint(self.folder.checkpoints / "last.ckpt")
+            self._written_at = time.monotonic()

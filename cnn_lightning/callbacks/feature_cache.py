@@ -1,0 +1,146 @@
+"""The features of a frozen backbone, computed once and reused by every later epoch."""
+
+import hashlib
+import json
+import sys
+import uuid
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from typing_extensions import override
+
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.console import say
+from cnn_lightning.data import ImageDataModule
+from cnn_lightning.data.base import Stage
+from cnn_lightning.runs import RunFolder
+
+
+class FeatureCache(L.Callback):
+    """Computes the features that a frozen backbone gives for each image once per run.
+
+    They are kept as `features/*.npy` in the run folder, under a name that is a hash of everything
+    they depend on: the backbone's weights, the images, their preparation and the precision. So a
+    resumed run finds its own, and never another's. Where training images are augmented, their
+    features differ each time and are not kept; the validation images' still are.
+
+    Args:
+        enabled: Whether to keep features at all.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.folder: RunFolder | None = None
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
+        if (
+            not self.enabled
+            or self.folder is None
+            or not isinstance(pl_module, ImageClassifier)
+            or pl_module.freeze_part != "backbone"
+            or not isinstance(data, ImageDataModule)
+        ):
+            return
+        if trainer.limit_train_batches != 1.0 or trainer.limit_val_batches != 1.0:
+            say("features are not kept: only a part of the batches is used")
+            return
+        stages: list[Stage] = ["train", "val"]
+        if data.augment != "none":
+            say(
+                f"features of training images are computed every time: augment is {data.augment} "
+                "(with `--data.augment none` they would be kept)"
+            )
+            stages = ["val"]
+        for stage in stages:
+            data.use_features(stage, self._features(trainer, pl_module, data, stage))
+
+    def _features(
+        self, trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, stage: Stage
+    ) -> Tensor:
+        """Features N×F float32 of one stage's images, in the rows of their indices."""
+        assert self.folder is not None  # noqa: S101  # checked by the only caller
+        path = self.folder.features / f"{stage}-{_key(trainer, classifier, data)}.npy"
+        if path.is_file():
+            say(f"taking features of the {stage} images from {path}")
+        else:
+            self._compute(trainer, classifier, data, stage, path)
+        trainer.strategy.barrier("features")
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+    def _compute(
+        self,
+        trainer: L.Trainer,
+        classifier: ImageClassifier,
+        data: ImageDataModule,
+        stage: Stage,
+        path: Path,
+    ) -> None:
+        images = data.load("train")[0]
+        indices = data.stage_indices(stage)
+        part = trainer.strategy.broadcast(path.with_suffix(f".{uuid.uuid4().hex[:8]}.part"))
+        mine = indices[trainer.global_rank :: trainer.world_size]
+        rows: np.memmap | None = None
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
+            say(f"computing features of {len(indices):,} {stage} images once")
+            task = progress.add_task(f"{stage} features", total=len(mine))
+            for chosen in mine.split(data.eval_batch_size):
+                features = _forward(trainer, classifier, data, images[chosen])
+                if rows is None:
+                    rows = _open(trainer, part, (len(images), *features.shape[1:]))
+                rows[chosen.numpy()] = features.numpy()
+                progress.advance(task, len(chosen))
+        assert rows is not None  # noqa: S101  # a stage has images, or Sharding refuses it
+        rows.flush()
+        trainer.strategy.barrier("features written")
+        if trainer.is_global_zero:
+            part.replace(path)
+
+
+def _forward(
+    trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, images: Tensor
+) -> Tensor:
+    backbone = classifier.network.backbone
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    try:
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            prepared = data.prepare(images.to(classifier.device))
+            features: Tensor = backbone(prepared)
+            return features.float().cpu()
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _open(trainer: L.Trainer, path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Open the file that all processes fill, each its own rows."""
+    if trainer.is_global_zero:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
+    trainer.strategy.barrier("features opened")
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def _key(trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule) -> str:
+    digest = hashlib.sha256()
+    for name, value in classifier.network.backbone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    preparation = classifier.preprocessing
+    facts = {
+        "images": data.fingerprint("train"),
+        "preprocessing": preparation.as_dict() if preparation else None,
+        "split": [data.val_fraction, data.split_seed],
+        "precision": str(trainer.precision),
+        "torch": torch.__version__,
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    return digest.hexdigest()[:24]

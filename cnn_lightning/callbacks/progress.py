@@ -1,0 +1,57 @@
+"""What a run shows of itself while it trains: a bar on a terminal, a line per epoch elsewhere."""
+
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from typing_extensions import override
+
+from cnn_lightning.console import say
+
+
+class Bar(RichProgressBar):
+    """A bar with loss, accuracy and images per second."""
+
+    @override
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)  # the run folder is named at start and end
+        if "images_per_second" in metrics:
+            metrics["images_per_second"] = round(metrics["images_per_second"])
+        return metrics
+
+
+class EpochLines(ProgressBar):
+    """A line per epoch, for files and batch jobs, where a bar would write thousands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = time.monotonic()
+
+    @override
+    def disable(self) -> None:
+        self._enabled = False
+
+    @override
+    def enable(self) -> None:
+        self._enabled = True
+
+    @override
+    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        self._started = time.monotonic()
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        known = trainer.callback_metrics
+        told = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        told.append(f"step {trainer.global_step}")
+        told += [
+            f"{name} {float(known[name]):.4f}"
+            for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+            if name in known
+        ]
+        if "images_per_second" in known:
+            told.append(f"{float(known['images_per_second']):,.0f} images/s")
+        told.append(f"{time.monotonic() - self._started:.1f} s")
+        say("  ".join(told))

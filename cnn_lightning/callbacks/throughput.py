@@ -1,0 +1,45 @@
+"""How many training images a second go through the whole loop."""
+
+import time
+from typing import Any
+
+import lightning as L
+from typing_extensions import override
+
+
+class Throughput(L.Callback):
+    """Logs `images_per_second`: training images of all processes over the time between loggings.
+
+    Validation, checkpoints and pictures at an epoch's end do not count.
+    """
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._since = 0.0
+
+    @override
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restart()
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._images = 0
+        self._since = time.monotonic()
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._images += len(batch.labels) * trainer.world_size
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+            speed = self._images / max(time.monotonic() - self._since, 1e-9)
+            pl_module.log("images_per_second", speed, prog_bar=True, on_step=True, on_epoch=False)
+            self._restart()

@@ -1,0 +1,18 @@
+"""Classifiers: LightningModules, each around one network."""
+
+from cnn_lightning.classifiers.base import ImageClassifier, Predictions
+from cnn_lightning.classifiers.inception import Inception
+from cnn_lightning.classifiers.lenet import LeNet
+from cnn_lightning.classifiers.resnet import ResNet
+from cnn_lightning.classifiers.torchvision import TorchvisionClassifier
+from cnn_lightning.classifiers.vgg import VGG16
+
+__all__ = [
+    "VGG16",
+    "ImageClassifier",
+    "Inception",
+    "LeNet",
+    "Predictions",
+    "ResNet",
+    "TorchvisionClassifier",
+]

@@ -1,0 +1,373 @@
+"""The base of every classifier: steps, metrics, optimizer, and what travels in the checkpoint."""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+import lightning as L
+import torch
+from collections.abc import Iterator
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+from typing_extensions import override
+
+from cnn_lightning.classifiers import optimization, transfer
+from cnn_lightning.classifiers.optimization import ClassSpec
+from cnn_lightning.errors import UserError
+from cnn_lightning.images import fit_square, load_images
+from cnn_lightning.networks import Network
+from cnn_lightning.preprocessing import Preprocessing
+from cnn_lightning.randomness import run_seed, seed_torch
+
+CHECKPOINT_KEY = "cnn_lightning"
+_CHECKPOINT_FORMAT = 1
+
+
+class ImageBatch(Protocol):
+    """What a step receives; `cnn_lightning.data.Batch` is one."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def indices(self) -> Tensor: ...
+    @property
+    def is_features(self) -> bool: ...
+
+
+class ImageData(Protocol):
+    """What a classifier reads of a data module, and the one thing it sets."""
+
+    class_names: Sequence[str]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    preprocessing: Preprocessing | None
+
+
+class Predictions(NamedTuple):
+    """What `predict_images` gives for N images of K classes.
+
+    Attributes:
+        class_names: The most probable class of each image, N names.
+        probabilities: N×K float32 on the CPU, rows sum to 1, columns in the order of the
+            classifier's `class_names`.
+    """
+
+    class_names: list[str]
+    probabilities: Tensor
+
+
+class StepOutput(NamedTuple):
+    """What `predict_step` gives: probabilities N×K float32, labels N and indices N int64."""
+
+    probabilities: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class ImageClassifier(L.LightningModule):
+    """A network with its loss, metrics, optimizer and the preparation of its images.
+
+    Args:
+        network: Images N×C×H×W to logits N×K.
+        optimizer: Class and arguments; the default is SGD with Nesterov momentum.
+        schedule: Class and arguments of the learning-rate schedule, told the run's length.
+        schedule_interval: What the schedule counts.
+        weights: Where the backbone's weights come from: `null` (random), a torchvision weights name
+            (`DEFAULT`, `IMAGENET1K_V1`), or the path of a state dict or of a checkpoint. The head
+            always starts anew.
+        freeze: `backbone` trains the last layer alone.
+        image_size: Side in pixels that images are resized to; `null` leaves images alone that the
+            network can take and takes the size that pretrained weights were trained with.
+
+    Raises:
+        UserError: The weights cannot be had or do not fit.
+    """
+
+    torchvision_name: str | None = None
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        optimizer: ClassSpec | None = None,
+        schedule: ClassSpec | None = None,
+        schedule_interval: Literal["step", "epoch"] = "step",
+        weights: str | None = None,
+        freeze: Literal["backbone"] | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["network"])
+        self.network = network.to(memory_format=torch.channels_last)
+        self.optimizer = optimizer or optimization.DEFAULT_OPTIMIZER
+        self.schedule = schedule or optimization.DEFAULT_SCHEDULE
+        self.schedule_interval = schedule_interval
+        self.freeze_part = freeze
+        self.image_size = image_size
+        self.num_classes = _count_classes(network)
+        self.class_names: tuple[str, ...] | None = None
+        self.preprocessing: Preprocessing | None = None
+        self.image_shape: tuple[int, int, int] | None = None
+        self._weights_preprocessing: Preprocessing | None = None
+        if weights is not None:
+            self._weights_preprocessing = transfer.load_weights(
+                network, weights, self.torchvision_name
+            )
+        if freeze == "backbone":
+            transfer.freeze_all_but_head(network)
+        self._window = torch.zeros(3, dtype=torch.float64)  # loss sum, correct, images
+        self._make_metrics()
+
+    def _make_metrics(self) -> None:
+        classes = self.num_classes
+        self.val_loss = MeanMetric()
+        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.test_loss = MeanMetric()
+        self.test_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.test_top3 = MulticlassAccuracy(classes, average="micro", top_k=min(3, classes))
+        self.test_per_class = MulticlassAccuracy(classes, average=None)
+
+    @override
+    def forward(self, images: Tensor) -> Tensor:
+        return cast(Tensor, self.network(images))
+
+    @override
+    def train(self, mode: bool = True) -> "ImageClassifier":  # noqa: FBT001, FBT002  # torch's
+        super().train(mode)
+        if self.freeze_part == "backbone":
+            # batch norm must neither use nor update batch statistics; see PyTorch issue 66073
+            transfer.set_eval_but_head(self.network)
+        return self
+
+    @override
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            self.adapt_to(data)
+        transfer.silence_eval_mode_warning(frozen=self.freeze_part == "backbone")
+
+    def adapt_to(self, data: ImageData) -> None:
+        """Settle how images are prepared, by what the data is and what the network takes.
+
+        Raises:
+            UserError: The network cannot take the images.
+        """
+        if self.class_names is None:
+            self.class_names = tuple(data.class_names)
+        if self.preprocessing is None:
+            self.image_shape = data.image_shape
+            self.preprocessing = transfer.choose_preprocessing(
+                self.network,
+                data.image_shape,
+                Preprocessing(tuple(data.mean), tuple(data.std)),
+                self._weights_preprocessing,
+                self.image_size,
+            )
+        if self.class_names != tuple(data.class_names):
+            raise UserError(
+                f"the classifier tells {_shorten(self.class_names)} apart, the data holds "
+                f"{_shorten(data.class_names)}",
+                "use the data set it was trained on",
+            )
+        data.preprocessing = self.preprocessing
+        size = self.preprocessing.size
+        height, width = (size, size) if size else data.image_shape[1:]
+        self.example_input_array = torch.zeros(2, data.image_shape[0], height, width)
+
+    def logits(self, batch: ImageBatch) -> Tensor:
+        """Logits N×K of a batch of prepared images, or of cached features of the backbone."""
+        if batch.is_features:
+            return cast(Tensor, self.network.head(batch.images))
+        return cast(Tensor, self(batch.images))
+
+    @override
+    def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
+        # what dropout and the like draw depends on the place alone, so a resumed run draws the same
+        seed_torch("step", run_seed(), self.current_epoch, batch_idx, self.global_rank)
+
+    @override
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        if self.network.auxiliary_weight and self.freeze_part is None:
+            logits, auxiliary = self.network.auxiliary_logits(batch.images)
+            loss = F.cross_entropy(logits, batch.labels)
+            for more in auxiliary:
+                loss = loss + self.network.auxiliary_weight * F.cross_entropy(more, batch.labels)
+        else:
+            logits = self.logits(batch)
+            loss = F.cross_entropy(logits, batch.labels)
+        correct = (logits.detach().argmax(1) == batch.labels).sum()
+        count = torch.as_tensor(len(batch.labels), device=loss.device)
+        if self._window.device != loss.device:
+            self._window = self._window.to(loss.device)
+        self._window += torch.stack([loss.detach().double() * count, correct.double(), count])
+        if self._logs_now(batch_idx):
+            self._log_window(on_step=True)
+        return loss
+
+    def _logs_now(self, batch_idx: int) -> bool:
+        """Whether the optimizer steps after this batch and the step is one that is logged."""
+        every = self.trainer.accumulate_grad_batches
+        is_last = batch_idx + 1 == self.trainer.num_training_batches
+        steps = (batch_idx + 1) % every == 0 or is_last
+        return steps and (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def _log_window(self, *, on_step: bool) -> None:
+        """Log the means over all images since the last logging."""
+        loss_sum, correct, count = self._window
+        how: dict[str, Any] = {"on_step": on_step, "on_epoch": not on_step, "batch_size": 1}
+        self.log("train/loss", loss_sum / count, prog_bar=True, sync_dist=True, **how)
+        self.log("train/accuracy", correct / count, prog_bar=True, sync_dist=True, **how)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], **how)
+        self._window = torch.zeros_like(self._window)
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        if self._window[2] > 0:
+            self._log_window(on_step=False)
+
+    @override
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        logits = self.logits(batch)
+        self.val_loss.update(F.cross_entropy(logits, batch.labels), len(batch.labels))
+        self.val_accuracy.update(logits, batch.labels)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.log("val/accuracy", self.val_accuracy.compute(), prog_bar=True)
+        self.val_loss.reset()
+        self.val_accuracy.reset()
+
+    @override
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        logits = self.logits(batch)
+        self.test_loss.update(F.cross_entropy(logits, batch.labels), len(batch.labels))
+        for metric in (self.test_accuracy, self.test_top3, self.test_per_class):
+            metric.update(logits, batch.labels)
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self.log("test/loss", self.test_loss.compute())
+        self.log("test/accuracy", self.test_accuracy.compute())
+        self.log("test/top3", self.test_top3.compute())
+        names = self.class_names or [str(label) for label in range(self.num_classes)]
+        for name, accuracy in zip(names, self.test_per_class.compute(), strict=True):
+            self.log(f"test/accuracy/{name}", accuracy)
+        for metric in (self.test_loss, self.test_accuracy, self.test_top3, self.test_per_class):
+            metric.reset()
+
+    @override
+    def predict_step(self, batch: ImageBatch, batch_idx: int) -> StepOutput:
+        return StepOutput(self.logits(batch).float().softmax(1), batch.labels, batch.indices)
+
+    def predict_images(
+        self,
+        images: Tensor | Sequence[str | Path | Image.Image],
+        *,
+        batch_size: int = 256,
+    ) -> Predictions:
+        """Classify images, prepared exactly as validation prepares them.
+
+        Args:
+            images: N×C×H×W uint8 of any size, or PIL images or paths of image files.
+            batch_size: Images per forward pass.
+
+        Raises:
+            UserError: A file cannot be read, or the classifier has seen no data yet.
+        """
+        if self.preprocessing is None or self.image_shape is None or self.class_names is None:
+            raise UserError(
+                "this classifier does not know its images yet",
+                "train it, load it from a checkpoint, or call adapt_to(datamodule)",
+            )
+        channels, height, _ = self.image_shape
+        fitted = [fit_square(image, height) for image in load_images(images, channels)]
+        chunks = []
+        with _evaluating(self):
+            for start in range(0, len(fitted), batch_size):
+                prepared = self.preprocessing(
+                    torch.stack(fitted[start : start + batch_size]).to(self.device)
+                )
+                chunks.append(self(prepared).float().softmax(1).cpu())
+        probabilities = torch.cat(chunks) if chunks else torch.empty(0, self.num_classes)
+        return Predictions(
+            [self.class_names[label] for label in probabilities.argmax(1).tolist()], probabilities
+        )
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = optimization.build_optimizer(self.optimizer, self)
+        steps = int(self.trainer.estimated_stepping_batches)
+        by_step = self.schedule_interval == "step"
+        length = steps if by_step else (self.trainer.max_epochs or 1)
+        scheduler = optimization.build_schedule(self.schedule, optimizer, length)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.schedule_interval},
+        }
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        hyperparameters = checkpoint.get("hyper_parameters", {})
+        data = getattr(self._trainer, "datamodule", None)
+        checkpoint[CHECKPOINT_KEY] = {
+            "format": _CHECKPOINT_FORMAT,
+            "classifier": _class_path(self),
+            "data": None if data is None else _class_path(data),
+            "class_names": list(self.class_names or ()),
+            "image_shape": list(self.image_shape or ()),
+            "preprocessing": self.preprocessing and self.preprocessing.as_dict(),
+            "weights": hyperparameters.get("weights"),
+            "window": self._window.tolist(),
+        }
+        # the weights are in this checkpoint: loading it must not ask for their origin again
+        checkpoint["hyper_parameters"] = {**hyperparameters, "weights": None}
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        known = checkpoint.get(CHECKPOINT_KEY)
+        if known is None:
+            raise UserError("the checkpoint was not written by cnn-lightning", "use one that was")
+        self.class_names = tuple(known["class_names"]) or None
+        self.image_shape = cast(tuple[int, int, int], tuple(known["image_shape"])) or None
+        stored = known["preprocessing"]
+        self.preprocessing = stored and Preprocessing.from_dict(stored)
+        self._window = torch.tensor(known["window"], dtype=torch.float64)
+        data = getattr(self._trainer, "datamodule", None)
+        if data is not None:
+            self.adapt_to(data)
+
+
+@contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; each submodule's own mode comes back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _count_classes(network: Network) -> int:
+    sizes = [p.shape[0] for p in network.head.parameters() if p.ndim > 1]
+    return int(sizes[-1])
+
+
+def _class_path(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _shorten(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{len(names)} classes ({shown}{', …' if len(names) > 4 else ''})"

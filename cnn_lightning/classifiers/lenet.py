@@ -1,0 +1,31 @@
+"""LeNet-5 as a classifier."""
+
+from typing import Any, Literal
+
+from cnn_lightning.classifiers.base import ImageClassifier
+from cnn_lightning.networks import LeNet5
+
+
+class LeNet(ImageClassifier):
+    """LeNet-5 (LeCun et al. 1998, figure 2); takes images of 28 to 32 pixels.
+
+    Args:
+        num_classes: Classes to tell apart, at least 2.
+        in_channels: Colour channels of an image.
+        activation: Function after every layer but the last.
+        pooling: How each 2×2 field is reduced to one value.
+        **kwargs: As for `ImageClassifier`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        activation: Literal["tanh", "relu", "sigmoid", "gelu"] = "tanh",
+        pooling: Literal["avg", "max"] = "avg",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            LeNet5(num_classes, in_channels, activation=activation, pooling=pooling), **kwargs
+        )

@@ -1,0 +1,94 @@
+"""Optimizer and schedule by class and arguments, as plain values that a checkpoint can hold."""
+
+import importlib
+import inspect
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from cnn_lightning import optim
+from cnn_lightning.errors import UserError
+from cnn_lightning.optim import split_weight_decay
+
+ClassSpec = dict[str, Any]
+"""`{"class_path": ..., "init_args": {...}}`: the form of a class in a config file."""
+
+# Nesterov momentum and decay as in He et al. 2016 (arXiv:1512.03385, 4.2); the rate is a middle one
+DEFAULT_OPTIMIZER: ClassSpec = {
+    "class_path": "torch.optim.SGD",
+    "init_args": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
+}
+DEFAULT_SCHEDULE: ClassSpec = {"class_path": "cnn_lightning.optim.WarmupCosine", "init_args": {}}
+
+# what torch's and our schedules call the length of the run
+_LENGTH_ARGUMENTS = ("total_steps", "T_max", "total_iters")
+
+_Class = TypeVar("_Class")
+
+
+def build_optimizer(spec: ClassSpec, module: nn.Module) -> Optimizer:
+    """Build an optimizer over the trainable parameters; weight decay spares biases and norms.
+
+    Raises:
+        UserError: The class is no optimizer, or does not take the arguments.
+    """
+    kind = find_class(spec["class_path"], Optimizer, [torch.optim])
+    return _build(kind, spec, split_weight_decay(module), {})
+
+
+def build_schedule(spec: ClassSpec, optimizer: Optimizer, length: int) -> LRScheduler:
+    """Build a learning-rate schedule; one that asks for the run's length is told it.
+
+    Args:
+        spec: Class and arguments.
+        optimizer: What it schedules.
+        length: Steps, or epochs, that the run has in all.
+
+    Raises:
+        UserError: The class is no schedule, or does not take the arguments.
+    """
+    kind = find_class(spec["class_path"], LRScheduler, [optim, torch.optim.lr_scheduler])
+    if issubclass(kind, ReduceLROnPlateau):
+        raise UserError("ReduceLROnPlateau waits for a metric", "use a schedule of steps or epochs")
+    parameters = inspect.signature(kind).parameters
+    given = spec.get("init_args", {})
+    known = {
+        name: length
+        for name in _LENGTH_ARGUMENTS
+        # OneCycleLR also takes epochs and steps_per_epoch, in place of total_steps
+        if name in parameters and given.get(name) is None and given.get("epochs") is None
+    }
+    return _build(kind, spec, optimizer, known)
+
+
+def find_class(class_path: str, base: type[_Class], modules: list[Any]) -> type[_Class]:
+    """The class of a name in one of the modules, or of a full import path.
+
+    Raises:
+        UserError: There is no such class, or it is no subclass of `base`.
+    """
+    found = next((getattr(m, class_path) for m in modules if hasattr(m, class_path)), None)
+    if found is None and "." in class_path:
+        module_name, _, name = class_path.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module_name), name, None)
+        except ImportError as error:
+            raise UserError(f"cannot import {class_path}: {error}", "correct class_path") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(
+            f"{class_path} is no {base.__name__}", f"name a subclass of {base.__name__}"
+        )
+    return found
+
+
+def _build(kind: type[_Class], spec: ClassSpec, first: Any, known: dict[str, Any]) -> _Class:
+    arguments = {**spec.get("init_args", {}), **known}
+    try:
+        return kind(first, **arguments)  # type: ignore[call-arg]  # each class has its own
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{kind.__name__} refused {arguments}: {error}", "correct its init_args"
+        ) from error

@@ -1,0 +1,23 @@
+"""Any other classification network of torchvision, its head replaced."""
+
+from typing import Any
+
+from cnn_lightning.classifiers.base import ImageClassifier
+from cnn_lightning.networks import TorchvisionNetwork
+
+
+class TorchvisionClassifier(ImageClassifier):
+    """A torchvision network by name: `alexnet`, `squeezenet1_1`, `densenet121`, ….
+
+    Args:
+        num_classes: Classes to tell apart, at least 2.
+        in_channels: Colour channels of an image.
+        name: As `torchvision.models.list_models()` gives it.
+        **kwargs: As for `ImageClassifier`.
+    """
+
+    def __init__(
+        self, num_classes: int, in_channels: int = 3, *, name: str, **kwargs: Any
+    ) -> None:
+        self.torchvision_name = name
+        super().__init__(TorchvisionNetwork(name, num_classes, in_channels), **kwargs)

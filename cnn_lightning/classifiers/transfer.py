@@ -1,0 +1,196 @@
+"""Transfer learning: where weights come from, what is frozen, how images are prepared for it."""
+
+import difflib
+import math
+import urllib.error
+import urllib.parse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import models
+
+from cnn_lightning.errors import UserError
+from cnn_lightning.files import load_checkpoint
+from cnn_lightning.networks import Network
+from cnn_lightning.preprocessing import Preprocessing
+
+# torchvision prepares images for these by ImageNet's constants and then undoes it in the network
+# (`transform_input`); both steps together are (x - 0.5) / 0.5
+_HALF = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_PREPARED_BY_HALF = ("inception_v3", "googlenet")
+
+
+def load_weights(network: Network, weights: str, torchvision_name: str | None) -> Preprocessing:
+    """Fill a network's backbone; its head is left as it is.
+
+    A first layer for colour images is summed over its colours for grey ones.
+
+    Args:
+        network: What receives the weights.
+        weights: A torchvision weights name, or the path of a state dict or checkpoint.
+        torchvision_name: The network's name in torchvision, if it has one.
+
+    Returns:
+        How images were prepared for these weights.
+
+    Raises:
+        UserError: The weights are unknown, cannot be had, or do not fit.
+    """
+    # a name has no folder and no suffix
+    if Path(weights).suffix or Path(weights).parent != Path() or Path(weights).exists():
+        state, preprocessing = _read_state(network, Path(weights))
+    else:
+        state, preprocessing = _torchvision_state(network, weights, torchvision_name)
+    _fill(network, state, source=weights)
+    channels = network.first_conv.in_channels
+    if channels == 1 and len(preprocessing.mean) == 3:
+        preprocessing = Preprocessing(
+            (math.fsum(preprocessing.mean) / 3,),
+            (math.fsum(preprocessing.std) / 3,),
+            preprocessing.size,
+        )
+    return preprocessing
+
+
+def _torchvision_state(
+    network: Network, weights: str, torchvision_name: str | None
+) -> tuple[dict[str, Tensor], Preprocessing]:
+    if torchvision_name is None:
+        raise UserError(
+            f"torchvision has no weights {weights!r} for {type(network).__name__}",
+            "give the path of a state dict or checkpoint, or `weights: null`",
+        )
+    known = models.get_model_weights(torchvision_name)
+    if weights not in known.__members__:
+        near = difflib.get_close_matches(weights, known.__members__, n=1, cutoff=0)
+        raise UserError(
+            f"{torchvision_name} has no weights {weights!r} in torchvision",
+            f"use one of {', '.join(known.__members__)}"
+            + (f" (did you mean {near[0]}?)" if near else "")
+            + ", or the path of a file",
+        )
+    chosen = known[weights]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(chosen.url).path).name
+    try:
+        state = chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(
+            f"weights {torchvision_name} {weights} are not at {file} and could not be downloaded "
+            f"from {chosen.url}: {error}",
+            f"download that address elsewhere and save it as {file}",
+        ) from error
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise UserError(f"{file} is not a whole file of weights: {error}", "delete it") from error
+    transforms = chosen.transforms()
+    size = int(transforms.crop_size[0])
+    if torchvision_name in _PREPARED_BY_HALF:
+        preprocessing = Preprocessing(_HALF.mean, _HALF.std, size)
+    else:
+        preprocessing = Preprocessing(tuple(transforms.mean), tuple(transforms.std), size)
+    renamed = {network.rename_torchvision_key(key): value for key, value in state.items()}
+    return renamed, preprocessing
+
+
+def _read_state(network: Network, path: Path) -> tuple[dict[str, Tensor], Preprocessing]:
+    if not path.is_file():
+        raise UserError(f"there are no weights at {path}", "check the path after `weights`")
+    content: dict[str, Any] = load_checkpoint(path)
+    prepared = content.get("cnn_lightning", {}).get("preprocessing")
+    state = content.get("state_dict", content)
+    if all(key.startswith("network.") for key in state if not _is_metric(key)) and state:
+        state = {
+            key.removeprefix("network."): value
+            for key, value in state.items()
+            if key.startswith("network.")
+        }
+    elif not any(key.startswith("backbone.") for key in state):
+        state = {network.rename_torchvision_key(key): value for key, value in state.items()}
+    if prepared:
+        return state, Preprocessing.from_dict(prepared)
+    return state, Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), network.default_size)
+
+
+def _is_metric(key: str) -> bool:
+    return key.split(".")[0].startswith(("val_", "test_"))
+
+
+def _fill(network: Network, state: dict[str, Tensor], source: str) -> None:
+    own = network.state_dict()
+    first = next(name for name, module in network.named_modules() if module is network.first_conv)
+    kernel = state.get(f"{first}.weight")
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
+        if own[f"{first}.weight"].shape[1] == 1:
+            state = {**state, f"{first}.weight": kernel.sum(1, keepdim=True)}
+    needed = [key for key in own if key.startswith("backbone.")]
+    missing = [key for key in needed if key not in state]
+    extra = [key for key in state if key.startswith("backbone.") and key not in own]
+    misfits = [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in needed
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or extra or misfits:
+        told = [f"lacks {key}" for key in missing] + [f"has {key}" for key in extra] + misfits
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        raise UserError(
+            f"weights {source} do not fit {type(network).__name__}: {'; '.join(told[:3])}{more}",
+            "choose the architecture, depth and stem that the weights were made with",
+        )
+    fitting = {
+        key: value
+        for key, value in state.items()
+        if key in own and not key.startswith("head.") and value.shape == own[key].shape
+    }
+    network.load_state_dict({**own, **fitting})
+
+
+def freeze_all_but_head(network: Network) -> None:
+    """Let gradients reach the last layer alone, and put the rest into eval mode."""
+    network.requires_grad_(requires_grad=False)
+    network.head.requires_grad_(requires_grad=True)
+    set_eval_but_head(network)
+
+
+def set_eval_but_head(network: Network) -> None:
+    """Put everything but the head into eval mode; the head keeps its mode."""
+    for name, part in network.named_children():
+        if name != "head":
+            part.eval()
+
+
+def silence_eval_mode_warning(*, frozen: bool) -> None:
+    """Drop Lightning's warning of modules in eval mode, which a frozen backbone should be in."""
+    if frozen:
+        warnings.filterwarnings("ignore", message="Found .* module.* in eval mode", append=False)
+
+
+def choose_preprocessing(
+    network: Network,
+    image_shape: tuple[int, int, int],
+    of_data: Preprocessing,
+    of_weights: Preprocessing | None,
+    image_size: int | None,
+) -> Preprocessing:
+    """Settle size and normalisation of the images that a network receives.
+
+    Weights bring the constants and the size they were trained with; else the data's own constants
+    hold, and images keep their size if the network can take it.
+
+    Raises:
+        UserError: `image_size` is one that the network cannot take.
+    """
+    base = of_weights or of_data
+    least, most = network.min_size, network.max_size or math.inf
+    if image_size is not None and not least <= image_size <= most:
+        limit = f"{least}" if most == math.inf else f"{least} to {most}"
+        raise UserError(
+            f"{type(network).__name__} cannot take images of {image_size}×{image_size} pixels",
+            f"the least it can take is {least} (image_size: {limit})",
+        )
+    height, width = image_shape[1:]
+    fits = least <= min(height, width) and max(height, width) <= most
+    size = image_size or base.size or (None if fits else network.default_size)
+    return Preprocessing(base.mean, base.std, size if (height, width) != (size, size) else None)

@@ -1,0 +1,80 @@
+"""The command line: finds the asked-for command, imports it alone, prints its errors."""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cnn_lightning.errors import UserError
+
+COMMANDS = {
+    "fit": ("training", "train a network, or go on with a run"),
+    "validate": ("training", "accuracy of a checkpoint on the validation images"),
+    "test": ("training", "accuracy of a checkpoint on the test images"),
+    "predict": ("training", "classes of the test images, as a table and a picture"),
+}
+
+EXIT_FAILURE, EXIT_USER_ERROR = 1, 2
+
+
+def run() -> NoReturn:
+    """Run the command of `sys.argv` and leave with its exit code."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        argv: The command and its arguments, without the program's name.
+
+    Returns:
+        0 for success, 1 for a failure in the run, 2 for a mistake of the user, 130 or 143 for a run
+        stopped by Ctrl-C or SIGTERM.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    if argv[0] == "--version":
+        from cnn_lightning import __version__
+
+        sys.stdout.write(f"cnn-lightning {__version__}\n")
+        return 0
+    try:
+        if argv[0] not in COMMANDS:
+            raise UserError(
+                f"there is no command {argv[0]!r}", f"use one of {', '.join(COMMANDS)}, or --help"
+            )
+        module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
+        return int(module.main(argv[0], list(argv[1:])))
+    except UserError as error:
+        if os.environ.get("CNN_LIGHTNING_DEBUG") == "1":
+            traceback.print_exc()
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 128 + signal.SIGINT
+    except Exception:  # noqa: BLE001  # the last place to turn a failure into an exit code
+        traceback.print_exc()
+        return EXIT_FAILURE
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cnn-lightning COMMAND [options]",
+            "",
+            "Understand, train and trust convolutional networks.",
+            "",
+            *lines,
+            "",
+            "Begin with:  cnn-lightning fit --config configs/quickstart.yaml",
+            "Options of a command:  cnn-lightning COMMAND --help",
+            "",
+        ]
+    )

@@ -1,0 +1,250 @@
+"""What a command line asks for: run folder, checkpoint, and settings in the order they win.
+
+Lowest to highest: defaults, what the run or checkpoint knows, config files and flags as written.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from cnn_lightning.classifiers.base import CHECKPOINT_KEY
+from cnn_lightning.console import say
+from cnn_lightning.errors import UserError
+from cnn_lightning.files import load_checkpoint
+from cnn_lightning.runs import RunFolder, find_checkpoint, folder_of, new_version
+
+# what the data decides, and the model is told
+LINKED = {
+    "data.num_classes": "model.init_args.num_classes",
+    "data.num_channels": "model.init_args.in_channels",
+}
+_KEYWORDS = ("last", "best", "auto")
+# tells processes that Lightning starts for further devices which folder the first one chose
+_FOLDER_VARIABLE = "CNN_LIGHTNING_RUN_FOLDER"
+
+
+@dataclass
+class Start:
+    """How a command starts.
+
+    Args:
+        command: `fit`, `validate`, `test` or `predict`.
+        arguments: For the parser: what is known already, then what the user wrote.
+        folder: Where the files of the run go.
+        checkpoint_path: Where the weights come from, if not from nowhere.
+        checkpoint: Its content.
+        known: The settings that `arguments` begins with.
+    """
+
+    command: str
+    arguments: list[str]
+    folder: RunFolder
+    checkpoint_path: Path | None = None
+    checkpoint: dict[str, Any] | None = None
+    known: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int | None:
+        """Optimizer steps done in the checkpoint."""
+        return None if self.checkpoint is None else int(self.checkpoint.get("global_step", 0))
+
+    def changes(self, config: dict[str, Any]) -> list[str]:
+        """A line for each setting that differs from the run that is resumed."""
+        before, after = _flatten(self.known), _flatten(config)
+        return [
+            f"changed: {key} is {after[key]}, was {before[key]}"
+            for key in sorted(before.keys() & after.keys())
+            if before[key] != after[key]
+        ]
+
+    def check_fit(self, model: nn.Module) -> None:
+        """Refuse weights of another network, naming what does not fit."""
+        assert self.checkpoint is not None  # noqa: S101  # checked by the caller
+        found, wanted = self.checkpoint["state_dict"], model.state_dict()
+        odd = [f"{key} is missing" for key in wanted if key not in found]
+        odd += [f"{key} is too much" for key in found if key not in wanted]
+        odd += [
+            f"{key} is {tuple(found[key].shape)}, not {tuple(value.shape)}"
+            for key, value in wanted.items()
+            if key in found and found[key].shape != value.shape
+        ]
+        if odd:
+            raise UserError(
+                f"{self.checkpoint_path} does not fit {type(model).__name__} as configured: "
+                f"{'; '.join(odd[:2])}" + (f" and {len(odd) - 2} more" if len(odd) > 2 else ""),
+                "use the config and the data that the checkpoint was made with",
+            )
+
+
+def read_start(command: str, argv: list[str]) -> Start:
+    """Find the run folder and the checkpoint that a command line names.
+
+    Raises:
+        UserError: A file is missing or wrong, or a key is one that the data decides.
+    """
+    config_paths = [Path(value) for value in _values(argv, "--config", "-c")]
+    configs = [_read_config(path) for path in config_paths]
+    _refuse_linked(argv, configs)
+    log_dir = Path(_setting("log_dir", argv, configs, "logs"))
+    asked = _setting("ckpt_path", argv, configs, None)
+    run = _setting("run", argv, configs, None)
+    if run is None and config_paths:
+        run = config_paths[0].stem
+    path = _find(asked, log_dir, run)
+    if path is None:
+        if command != "fit" and asked is None:
+            raise UserError(
+                f"{command} needs weights", "give --ckpt_path PATH, or --run NAME --ckpt_path best"
+            )
+        folder = new_version(log_dir, run or "run")
+        return Start(command, _without(argv, "--ckpt_path"), folder)
+    checkpoint = load_checkpoint(path)
+    if CHECKPOINT_KEY not in checkpoint:
+        raise UserError(
+            f"{path} was not written by cnn-lightning",
+            "use it as `weights` of a model, or give one of a run",
+        )
+    known = _known(command, path, checkpoint)
+    for config in configs:
+        _refuse_other_class(path, known, config)
+    folder = folder_of(path) or new_version(log_dir, run or path.stem)
+    arguments = ["--config", json.dumps(known), *_without(argv, "--ckpt_path")]
+    return Start(command, arguments, folder, path, checkpoint, known)
+
+
+def _find(asked: str | None, log_dir: Path, run: str | None) -> Path | None:
+    if asked is None:
+        return None
+    if asked not in _KEYWORDS:
+        path = Path(asked)
+        if not path.is_file():
+            raise UserError(f"there is no checkpoint {path}", "check the path after --ckpt_path")
+        return path
+    if run is None:
+        raise UserError(f"--ckpt_path {asked} of which run?", "give --run NAME or --config FILE")
+    found = find_checkpoint(log_dir, run, "best" if asked == "best" else "last")
+    if found is None and asked != "auto":
+        raise UserError(
+            f"no run {run} in {log_dir} has a {asked}.ckpt",
+            "leave --ckpt_path out to start one, or check --run and --log_dir",
+        )
+    if asked == "auto":
+        say("auto: starting anew" if found is None else f"auto: going on from {found}")
+    return found
+
+
+def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Settings that the run or the checkpoint brings along."""
+    folder = folder_of(path)
+    newest = folder.newest_config() if folder is not None else None
+    if command == "fit" and newest is not None:
+        known = _read_config(newest)
+        known.pop("ckpt_path", None)
+        model = known.get("model", {})
+        model.setdefault("init_args", {})["weights"] = None  # they are in the checkpoint
+        return known
+    ours = checkpoint[CHECKPOINT_KEY]
+    init_args = dict(checkpoint.get("hyper_parameters", {}))
+    for target in LINKED.values():
+        init_args.pop(target.rpartition(".")[2], None)
+    spec = {key: init_args.pop(key, None) for key in ("optimizer", "schedule")}
+    known = {"model": {"class_path": ours["classifier"], "init_args": init_args}}
+    if command == "fit":
+        known.update({key: value for key, value in spec.items() if value})
+    if ours["data"] is not None:
+        known["data"] = {
+            "class_path": ours["data"],
+            "init_args": dict(checkpoint.get("datamodule_hyper_parameters", {})),
+        }
+    return known
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"there is no config {path}", "check the path after --config")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = "" if place is None else f", line {place.line + 1}"
+        raise UserError(f"{path}{where} is not YAML", "mend its syntax") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings", "write `key: value` lines")
+    return content
+
+
+def _refuse_linked(argv: list[str], configs: list[dict[str, Any]]) -> None:
+    for source, target in LINKED.items():
+        name = target.rpartition(".")[2]
+        flags = (f"--{target}", f"--model.{name}")
+        in_argv = any(arg.split("=")[0] in flags for arg in argv)
+        in_config = any(
+            isinstance(model := config.get("model"), dict)
+            and name in (model.get("init_args") or {})
+            for config in configs
+        )
+        if in_argv or in_config:
+            raise UserError(
+                f"model.{name} cannot be set: it comes from the data ({source})",
+                "leave it out",
+            )
+
+
+def _refuse_other_class(path: Path, known: dict[str, Any], config: dict[str, Any]) -> None:
+    model = config.get("model")
+    asked = model.get("class_path") if isinstance(model, dict) else model
+    stored = known["model"]["class_path"]
+    if asked and asked.rpartition(".")[2] != stored.rpartition(".")[2]:
+        raise UserError(
+            f"{path} is of a {stored.rpartition('.')[2]}, the config asks for {asked}",
+            "use the config that the checkpoint was made with",
+        )
+
+
+def _setting(key: str, argv: list[str], configs: list[dict[str, Any]], default: Any) -> Any:
+    """A top-level setting as the last to write it wrote it, flags after files."""
+    values = _values(argv, f"--{key}")
+    if values:
+        return values[-1]
+    return next((c[key] for c in reversed(configs) if c.get(key) is not None), default)
+
+
+def _values(argv: list[str], *flags: str) -> list[str]:
+    values = []
+    for place, arg in enumerate(argv):
+        name, equals, value = arg.partition("=")
+        if name in flags:
+            if equals:
+                values.append(value)
+            elif place + 1 < len(argv):
+                values.append(argv[place + 1])
+            else:
+                raise UserError(f"{name} needs a value", f"write {name} VALUE")
+    return values
+
+
+def _without(argv: list[str], flag: str) -> list[str]:
+    kept = []
+    skip = False
+    for arg in argv:
+        if skip:
+            skip = False
+        elif arg == flag:
+            skip = True
+        elif not arg.startswith(f"{flag}="):
+            kept.append(arg)
+    return kept
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        key: value
+        for name, branch in tree.items()
+        for key, value in _flatten(branch, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

@@ -1,0 +1,288 @@
+"""`fit`, `validate`, `test` and `predict`: LightningCLI with this project's defaults."""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import RichModelSummary
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import override
+
+from cnn_lightning import callbacks
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
+from cnn_lightning.commands.arguments import LINKED, Start, read_start
+from cnn_lightning.console import say
+from cnn_lightning.data import ImageDataModule
+from cnn_lightning.errors import UserError
+from cnn_lightning.files import AtomicCheckpointIO, write_text
+from cnn_lightning.loggers import EventFiles, MetricsTable
+from cnn_lightning.runs import RunFolder
+
+DEFAULT_SEED = 42
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 10,
+    "log_every_n_steps": 50,
+    "num_sanity_val_steps": 0,
+}
+# the schedule is told these, so nobody counts steps
+_LENGTHS = {"optimizer", "total_steps", "T_max", "total_iters"}
+
+
+def main(command: str, argv: list[str]) -> int:
+    """Run one of Lightning's four commands; returns the exit code."""
+    _silence()
+    if "-h" in argv or "--help" in argv or any(arg.startswith("--model.help") for arg in argv):
+        return _show_help(command, argv)
+    start = read_start(command, argv)
+    try:
+        TrainingCLI(command, start)
+    except callbacks.Interrupted as interruption:
+        return _report_interruption(interruption, start.folder)
+    except ArgumentError as error:
+        raise UserError(_innermost(error), f"see cnn-lightning {command} --help") from error
+    return 0
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI for one command, with run folders, honest resuming and short configs.
+
+    Args:
+        command: `fit`, `validate`, `test` or `predict`.
+        start: What the command line asks for, its checkpoint found and read.
+    """
+
+    def __init__(self, command: str, start: Start) -> None:
+        self.command = command
+        self.start = start
+        super().__init__(
+            ImageClassifier,
+            ImageDataModule,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=DEFAULT_SEED,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_kwargs={"exit_on_error": False},
+            args=[command, *start.arguments],
+            auto_configure_optimizers=False,
+            # hyperparameters are plain values here, and load without the parser
+            load_from_checkpoint_support=False,
+        )
+
+    @override
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in the parent
+        # building the parsers of all four takes four times as long
+        return {self.command: LightningCLI.subcommands()[self.command]}
+
+    @override
+    def _setup_parser_kwargs(self, parser_kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return parser_kwargs, {self.command: dict(parser_kwargs)}
+
+    @override
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--seed_everything", type=int, default=DEFAULT_SEED, help="Seed of every random draw."
+        )
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="Name of the run (default: the config's)."
+        )
+        parser.add_argument("--log_dir", type=str, default="logs", help="Folder of all runs.")
+        if self.command == "fit":
+            parser.add_lightning_class_args(callbacks.LastCheckpoint, "checkpoint")
+            parser.add_lightning_class_args(callbacks.FeatureCache, "feature_cache")
+            parser.add_subclass_arguments(
+                (Optimizer,), "optimizer", instantiate=False, fail_untyped=False, skip={"params"}
+            )
+            parser.add_subclass_arguments(
+                (LRScheduler,), "schedule", instantiate=False, fail_untyped=False, skip=_LENGTHS
+            )
+            parser.set_defaults(optimizer=DEFAULT_OPTIMIZER, schedule=DEFAULT_SCHEDULE)
+            for key in ("optimizer", "schedule"):
+                parser.link_arguments(key, f"model.init_args.{key}", compute_fn=_plain)
+        for source, target in LINKED.items():
+            parser.link_arguments(source, target, apply_on="instantiate")
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(args)
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: what the checkpoint knows is below what the user wrote, in `Start`."""
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.command]
+        _refuse_other_precision(config.trainer)
+        if self.command == "fit" and self.start.checkpoint_path is not None:
+            for line in self.start.changes(yaml.safe_load(self._dump())):
+                say(line)
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer", default=Namespace())
+        folder = self.start.folder
+        step = self.start.step
+        own: list[Any] = [
+            callbacks.Bar() if sys.stdout.isatty() else callbacks.EpochLines(),
+        ]
+        if not config.enable_progress_bar and config.enable_progress_bar is not None:
+            own = []
+        if self.command == "fit" and config.enable_checkpointing is not False:
+            own.append(callbacks.BestCheckpoint(folder))
+        if self.command == "fit":
+            own += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
+        if self.command == "predict":
+            own.append(callbacks.PredictionFiles(folder))
+        given = config.get("callbacks")
+        kwargs["callbacks"] = [*(given or []), *own]
+        kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
+        if config.get("logger") in (None, True) or isinstance(config.get("logger"), (Logger, list)):
+            loggers: list[Logger] = []
+            if self.command != "predict":
+                where: dict[str, Any] = (
+                    {"resumed_at": step} if self.command == "fit" else {"at_step": step or 0}
+                )
+                loggers = [EventFiles(folder, **where), MetricsTable(folder, **where)]
+            kwargs["logger"] = [*loggers, *_as_list(config.get("logger"))]
+        trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
+            if isinstance(callback, (callbacks.LastCheckpoint, callbacks.FeatureCache)):
+                callback.folder = folder
+        return trainer
+
+    def _dump(self) -> str:
+        parser = self._parser(self.command)
+        config = self.config[self.command].clone()
+        config["ckpt_path"] = None
+        return str(parser.dump(config, skip_none=False))
+
+    def before_fit(self) -> None:
+        """Say what runs where, and write the config."""
+        folder = self.start.folder
+        config = self.config[self.command]
+        config["run"] = folder.name
+        resumed = "" if self.start.step is None else f", resumed at step {self.start.step}"
+        say(f"run {folder.path}{resumed}")
+        trainer = self.trainer
+        say(
+            f"{trainer.world_size} × {trainer.strategy.root_device.type}, "
+            f"precision {trainer.precision}, seed {config.seed_everything}"
+        )
+        self._check_fit()
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write_text(folder.next_config(), self._dump())
+
+    def before_validate(self) -> None:
+        """Check that the checkpoint belongs to the model."""
+        self._check_fit()
+
+    before_test = before_validate
+    before_predict = before_validate
+
+    def _check_fit(self) -> None:
+        if self.start.checkpoint is not None:
+            self.start.check_fit(self.model)
+
+    def after_fit(self) -> None:
+        """Name the run folder, the best accuracy and the command to look at it."""
+        best = self.trainer.checkpoint_callback
+        score = getattr(best, "best_model_score", None)
+        told = "" if score is None else f"  best val/accuracy {float(score):.4f}"
+        say(
+            f"done: {self.start.folder.path}{told}  look: "
+            f"tensorboard --logdir {self.start.folder.path.parent}"
+        )
+
+    @override
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        path = self.start.checkpoint_path
+        kwargs["ckpt_path"] = None if path is None else str(path)
+        kwargs["weights_only"] = True
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False
+        return kwargs
+
+
+def _plain(spec: Any) -> Any:
+    """A class and its arguments as a dictionary of plain values."""
+    if isinstance(spec, Namespace):
+        spec = vars(spec)
+    if isinstance(spec, dict):
+        # the parser notes here which file a value came from
+        return {key: _plain(value) for key, value in spec.items() if key != "__path__"}
+    return spec
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _refuse_other_precision(trainer: Namespace) -> None:
+    """Refuse what Lightning would quietly turn into bf16."""
+    on_cpu = trainer.accelerator == "cpu" or (
+        trainer.accelerator == "auto" and not torch.accelerator.is_available()
+    )
+    if on_cpu and str(trainer.precision) in ("16-mixed", "16", "16-true"):
+        raise UserError(
+            f"precision {trainer.precision} does not exist on a CPU",
+            "use --trainer.precision bf16-mixed, or a GPU",
+        )
+
+
+def _innermost(error: BaseException) -> str:
+    """The line of a parser's message that names the cause, without the layers around it."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("usage:", "tip:"))]
+    return " ".join(telling[-2:])[:400]
+
+
+def _report_interruption(interruption: callbacks.Interrupted, folder: RunFolder) -> int:
+    number = interruption.signal_number
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    last = folder.checkpoints / "last.ckpt"
+    if last.exists():
+        say(
+            f"stopped by {name}; state kept. Go on with: cnn-lightning fit "
+            f"--config {folder.config} --ckpt_path {last}"
+        )
+    return 128 + number
+
+
+def _show_help(command: str, argv: list[str]) -> int:
+    try:
+        TrainingCLI(command, Start(command, argv, RunFolder(Path("logs/run/version_0"))))
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    return 0
+
+
+def _silence() -> None:
+    """Drop warnings that ask for what this project does on purpose."""
+    # lightning 2.6 calls what jsonargparse deprecates: Lightning issue 21900
+    warnings.filterwarnings("ignore", module="lightning.*", category=DeprecationWarning)
+    # an evaluation needs none of the callbacks of the training that it evaluates
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
+    # Lightning deprecates its own way of walking a batch at every first step
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    if os.environ.get("CNN_LIGHTNING_DEBUG") != "1":
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,12 @@
+"""What the program says besides metrics: one plain line at a time, from one process."""
+
+import sys
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+@rank_zero_only  # type: ignore[untyped-decorator]  # Lightning ships it without types
+def say(line: str) -> None:
+    """Write a line to standard output, from the first of several processes alone."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

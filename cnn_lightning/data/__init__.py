@@ -1,0 +1,19 @@
+"""Data modules: files to uint8 tensors to batches."""
+
+from cnn_lightning.data.base import ImageDataModule
+from cnn_lightning.data.cifar10 import CIFAR10DataModule
+from cnn_lightning.data.folder import ImageFolderDataModule
+from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
+from cnn_lightning.data.mnist import MNISTDataModule
+from cnn_lightning.data.shapes import ShapesDataModule
+
+__all__ = [
+    "Batch",
+    "CIFAR10DataModule",
+    "ImageDataModule",
+    "ImageFolderDataModule",
+    "ImageLoader",
+    "MNISTDataModule",
+    "ShapesDataModule",
+    "Sharding",
+]

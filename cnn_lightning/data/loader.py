@@ -1,0 +1,141 @@
+"""Order, sharding and place: which images make up batch k of an epoch, on which process."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnn_lightning.errors import UserError
+from cnn_lightning.randomness import permutation
+
+
+class Batch(NamedTuple):
+    """What a loader yields and every step receives.
+
+    Attributes:
+        images: N×C×H×W uint8 as read; float32 and normalised once on the device; or the N×F float
+            features of a frozen backbone in their place.
+        labels: N int64.
+        indices: N int64, each image's place in the data set of its split.
+        is_features: Whether `images` are features.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    is_features: bool = False
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How a sequence of images is cut into batches for one of several processes.
+
+    A global batch is `batch_size` times `world_size` images; each process takes every
+    `world_size`-th of it. Every image is seen once and every process has the same number of
+    batches, which collective operations need: a last global batch too small to give each process
+    `least` images joins the one before it.
+
+    Args:
+        num_images: Images in all.
+        batch_size: Images per process and batch.
+        rank: This process, 0..world_size-1.
+        world_size: Processes.
+        least: Least images per process and batch; 2 where batch norm trains.
+
+    Raises:
+        UserError: There are too few images for one batch.
+    """
+
+    num_images: int
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_images < self.least * self.world_size:
+            raise UserError(
+                f"{self.num_images} images are too few for {self.world_size} process(es) with at "
+                f"least {self.least} in a batch",
+                "add images or use fewer devices",
+            )
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.num_images, self.batch_size * self.world_size)
+        joins = whole > 0 and rest < self.least * self.world_size
+        return whole if joins else whole + 1
+
+    def slice(self, batch: int) -> slice:
+        """The places in the sequence that make up one batch of this process."""
+        start = batch * self.batch_size * self.world_size
+        is_last = batch == len(self) - 1
+        stop = self.num_images if is_last else start + self.batch_size * self.world_size
+        return slice(start + self.rank, stop, self.world_size)
+
+
+class ImageLoader:
+    """Batches of a data set held in one tensor.
+
+    Training order is a function of seed and epoch. The place within the epoch is asked of `place`
+    when the first batch is drawn, not remembered: whoever counts the batches (the Trainer, whose
+    count is in its checkpoint) is the only one who knows, so a resumed run cannot disagree with it.
+
+    Args:
+        images: N×C×H×W uint8, or N×F float features.
+        labels: N int64.
+        indices: The images of this split, M int64.
+        sharding: How the M images are cut into batches.
+        is_features: Whether `images` are features.
+        seed: Seed of the order; `None` keeps the order of `indices`.
+        place: Gives (epoch, next batch of the epoch).
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        sharding: Sharding,
+        *,
+        is_features: bool = False,
+        seed: int | None = None,
+        place: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.indices = indices
+        self.sharding = sharding
+        self.is_features = is_features
+        self.seed = seed
+        self.place = place
+
+    def __len__(self) -> int:
+        return len(self.sharding)
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of all images, of all processes, in the order of one epoch: M int64."""
+        if self.seed is None:
+            return self.indices
+        return self.indices[permutation(len(self.indices), "order", self.seed, epoch)]
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first = self.place()  # runs when the first batch is drawn: this is a generator
+        order = self.order(epoch)
+        for number in range(first, len(self)):
+            chosen = order[self.sharding.slice(number)]
+            yield Batch(
+                torch.index_select(self.images, 0, chosen),
+                self.labels[chosen],
+                chosen,
+                self.is_features,
+            )
+
+    # Lightning warns on a resume in mid-epoch unless a loader has these two; see `place`
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: the place is the Trainer's to keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to restore."""

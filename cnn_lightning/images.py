@@ -1,0 +1,210 @@
+"""Image files to uint8 tensors: odd kinds are read right or refused, never read wrong."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from cnn_lightning.errors import UserError
+
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp"),
+    *(".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+)
+
+Mode = Literal["RGB", "L"]
+ImageSource = str | Path | Image.Image
+
+# without a list Pillow tries every format it knows, among them EPS, which starts Ghostscript
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+_REMEDY = "repair the file or delete it"
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All image files below a folder, known by their extension in upper or lower case, sorted.
+
+    Hidden files and folders (`.name`) are passed over, and links to folders are not followed.
+    """
+    paths = []
+    for directory, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [
+            Path(directory, name)
+            for name in names
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(paths, key=Path.as_posix)
+
+
+def read_image(path: Path | str, *, mode: Mode = "RGB") -> Tensor:
+    """Read one image file.
+
+    The EXIF orientation is applied. Transparent images lie on white. Of an animation the first
+    frame is read. 16-bit grey is scaled to 0..255 and rounded. Colour becomes grey by ITU-R 601,
+    as Pillow's "L"; colour profiles are not applied.
+
+    Args:
+        path: JPEG, PNG, BMP, WebP, GIF, TIFF, PPM or PGM; the content decides, not the extension.
+        mode: Three channels or one.
+
+    Returns:
+        C×H×W uint8, C being 3 for "RGB" and 1 for "L".
+
+    Raises:
+        UserError: The file is missing, empty, damaged, no image, larger than Pillow's limit
+            (`PIL.Image.MAX_IMAGE_PIXELS`), or its pixels have no known range (floats, 32 bits).
+    """
+    with _open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+    return _to_tensor(upright, mode, str(path))
+
+
+def read_size(path: Path | str) -> tuple[int, int]:
+    """Height and width as the header of an image file states them, before any EXIF rotation.
+
+    Raises:
+        UserError: As `read_image`, but damage behind the header is not noticed.
+    """
+    with _open(path) as image:
+        return image.height, image.width
+
+
+def fit_square(image: Tensor, size: int) -> Tensor:
+    """Scale an image's short side, antialiased bilinear, and crop the long one in the middle.
+
+    Args:
+        image: C×H×W uint8, C being 1 or 3.
+        size: Side of the result, at least 1.
+
+    Returns:
+        C×size×size uint8; `image` itself where it has that size already.
+
+    Example:
+        >>> fit_square(torch.full((1, 6, 4), 7, dtype=torch.uint8), 2).tolist()
+        [[[7, 7], [7, 7]]]
+    """
+    if image.shape[1:] == (size, size):
+        return image
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    picture = Image.fromarray(pixels.contiguous().numpy())
+    return _pixels(ImageOps.fit(picture, (size, size), method=Image.Resampling.BILINEAR))
+
+
+def load_images(
+    images: Tensor | ImageSource | Sequence[ImageSource], channels: int
+) -> list[Tensor]:
+    """Bring what a user gives for prediction into one form.
+
+    Args:
+        images: N×C×H×W uint8 with 1 or 3 channels, or one or more Pillow images or paths.
+        channels: Colour channels wanted, 1 or 3.
+
+    Returns:
+        One C×H×W uint8 tensor per image; sizes may differ.
+
+    Raises:
+        UserError: As `read_image`; a Pillow image is named by its place, from 0.
+        ValueError: A tensor has another type or shape.
+    """
+    mode: Mode = "RGB" if channels == 3 else "L"
+    if isinstance(images, Tensor):
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            shape = "×".join(map(str, images.shape))
+            raise ValueError(f"images are {images.dtype} {shape}, not uint8 N×C×H×W with C 1 or 3")
+        return list(_to_channels(images, channels))
+    if isinstance(images, ImageSource):
+        images = [images]
+    return [
+        _from_pillow(image, mode, f"image {place}")
+        if isinstance(image, Image.Image)
+        else read_image(image, mode=mode)
+        for place, image in enumerate(images)
+    ]
+
+
+def _to_channels(images: Tensor, channels: int) -> Tensor:
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    # ITU-R 601 in 16-bit fixed point: the very numbers of Pillow's "L" (libImaging/Convert.c)
+    red, green, blue = images.int().unbind(1)
+    grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return grey.unsqueeze(1).to(torch.uint8)
+
+
+@contextmanager
+def _open(path: Path | str) -> Iterator[Image.Image]:
+    """Open an image; whatever Pillow raises meanwhile becomes an error that names the file."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            # up to twice the limit Pillow only warns, and warnings may be off
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise Image.DecompressionBombError
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels", "make it smaller"
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError(f"there is no image {path}", "check the path") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, not an image", "name the files in it") from error
+    except UnidentifiedImageError as error:
+        empty = Path(path).stat().st_size == 0
+        what = "is empty (0 bytes)" if empty else f"is none of {', '.join(_FORMATS)}"
+        raise UserError(f"{path} {what}", _REMEDY) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
+        raise UserError(f"{path} cannot be read: {error}", _REMEDY) from error
+
+
+def _from_pillow(image: Image.Image, mode: Mode, name: str) -> Tensor:
+    try:
+        upright = ImageOps.exif_transpose(image)  # loads an image that was only opened
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{name} cannot be read: {error}", _REMEDY) from error
+    return _to_tensor(upright, mode, name)
+
+
+def _to_tensor(image: Image.Image, mode: Mode, name: str) -> Tensor:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _from_16_bits(image, name)
+    elif image.mode in ("F", "LAB", "HSV"):
+        raise UserError(
+            f"{name} has pixels of the kind {image.mode}, which are not read",
+            "convert it to 8-bit grey or RGB",
+        )
+    if image.has_transparency_data:
+        overlay = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, overlay).convert("RGB")
+    if mode == "L" and image.mode not in ("1", "L"):
+        image = image.convert("RGB")  # Pillow has no direct way from CMYK and others to grey
+    return _pixels(image if image.mode == mode else image.convert(mode))
+
+
+def _from_16_bits(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(
+            f"{name} has pixels outside 0..65535, whose range is not known",
+            "convert it to 8-bit grey or RGB",
+        )
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    """C×H×W uint8 of an "L" or "RGB" image."""
+    values = torch.from_numpy(np.array(image))
+    if values.ndim == 2:
+        return values.unsqueeze(0)
+    return values.permute(2, 0, 1).contiguous()

@@ -1,0 +1,82 @@
+"""The only source of random numbers: every draw is a pure function of a key.
+
+A key is a few plain values such as `("order", seed, epoch)`. Nothing here keeps state, so a run that
+is killed and resumed draws what it would have drawn.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Lightning writes the seed of `seed_everything` here, for the processes that it starts too
+_SEED_VARIABLE = "PL_GLOBAL_SEED"
+
+
+def run_seed() -> int:
+    """The seed given to `lightning.seed_everything`, 0 if it was never called."""
+    return int(os.environ.get(_SEED_VARIABLE, "0"))
+
+
+def key_to_seed(*key: int | str) -> int:
+    """Hash a key to a seed in 0..2**63 - 1; the same on every machine and in every process.
+
+    Example:
+        >>> key_to_seed("order", 0, 1) == key_to_seed("order", 0, 1)
+        True
+        >>> key_to_seed("order", 0, 1) == key_to_seed("order", 0, 2)
+        False
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """A new CPU generator for one purpose, seeded by `key`."""
+    return torch.Generator().manual_seed(key_to_seed(*key))
+
+
+def seed_torch(*key: int | str) -> None:
+    """Seed torch's global generators, on the CPU and every accelerator, by `key`.
+
+    Layers such as dropout draw from these.
+    """
+    torch.manual_seed(key_to_seed(*key))
+
+
+def permutation(length: int, *key: int | str) -> Tensor:
+    """A permutation of 0..length-1 as int64 that depends on `key` alone."""
+    return torch.randperm(length, generator=generator(*key))
+
+
+def stratified_split(
+    labels: Tensor, fraction: float, *key: int | str, class_names: Sequence[str] = ()
+) -> tuple[Tensor, Tensor]:
+    """Split indices in two, each class in the same proportion.
+
+    Args:
+        labels: N int64.
+        fraction: Share of each class that goes into the second part, 0..1; of a class with at least
+            two images one goes at least, and one at least stays.
+        *key: What the split depends on, besides the labels.
+        class_names: For the message of the error.
+
+    Returns:
+        Two sorted int64 tensors of indices: the larger part, the smaller part.
+
+    Raises:
+        ValueError: A class has fewer than two images.
+    """
+    first, second = [], []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        if len(members) < 2:
+            name = class_names[label] if class_names else str(label)
+            raise ValueError(f"class {name} has fewer than two images and cannot be split")
+        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
+        members = members[permutation(len(members), *key, int(label))]
+        second.append(members[:count])
+        first.append(members[count:])
+    return torch.cat(first).sort().values, torch.cat(second).sort().values

@@ -1,0 +1,102 @@
+"""Run folders: `logs/<run>/version_<n>` with its configs, checkpoints, metrics and figures."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_VERSION = re.compile(r"version_(\d+)")
+_RESUMED = re.compile(r"config-resume-(\d+)\.yaml")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One version of one run, and where its files are.
+
+    Args:
+        path: `<log_dir>/<run>/version_<n>`.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run, the same for all its versions."""
+        return self.path.parent.name
+
+    @property
+    def log_dir(self) -> Path:
+        """What holds all runs."""
+        return self.path.parent.parent
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of `best.ckpt` and `last.ckpt`."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the PNG files."""
+        return self.path / "figures"
+
+    @property
+    def features(self) -> Path:
+        """Folder of a frozen backbone's features."""
+        return self.path / "features"
+
+    @property
+    def metrics(self) -> Path:
+        """All logged numbers as a table."""
+        return self.path / "metrics.csv"
+
+    @property
+    def config(self) -> Path:
+        """What the run was started with; replays it by itself."""
+        return self.path / "config.yaml"
+
+    def resumed_configs(self) -> list[Path]:
+        """What the run was resumed with, oldest first."""
+        found = [(m, p) for p in self.path.glob("*.yaml") if (m := _RESUMED.fullmatch(p.name))]
+        return [path for _, path in sorted(found, key=lambda pair: int(pair[0][1]))]
+
+    def newest_config(self) -> Path | None:
+        """What the run was started or last resumed with, `None` if nothing is left of it."""
+        configs = [self.config, *self.resumed_configs()]
+        return next((path for path in reversed(configs) if path.is_file()), None)
+
+    def next_config(self) -> Path:
+        """Where the config of the start, or of the next resume, goes."""
+        if not self.config.exists():
+            return self.config
+        return self.path / f"config-resume-{len(self.resumed_configs()) + 1}.yaml"
+
+
+def versions(log_dir: Path, run: str) -> list[RunFolder]:
+    """All versions of a run, oldest first."""
+    found = [(m, p) for p in (log_dir / run).glob("*") if (m := _VERSION.fullmatch(p.name))]
+    return [RunFolder(path) for _, path in sorted(found, key=lambda pair: int(pair[0][1]))]
+
+
+def new_version(log_dir: Path, run: str) -> RunFolder:
+    """The next version of a run; nothing is created yet."""
+    taken = [int(folder.path.name.removeprefix("version_")) for folder in versions(log_dir, run)]
+    return RunFolder(log_dir / run / f"version_{max(taken, default=-1) + 1}")
+
+
+def find_checkpoint(log_dir: Path, run: str, which: str) -> Path | None:
+    """`last.ckpt` or `best.ckpt` of the newest version that has one.
+
+    Args:
+        log_dir: What holds all runs.
+        run: The run.
+        which: `last` or `best`.
+    """
+    paths = [folder.checkpoints / f"{which}.ckpt" for folder in versions(log_dir, run)]
+    return next((path for path in reversed(paths) if path.is_file()), None)
+
+
+def folder_of(checkpoint: Path) -> RunFolder | None:
+    """The run folder that a checkpoint lies in, `None` if it lies elsewhere."""
+    parent = checkpoint.resolve().parent
+    if parent.name == "checkpoints" and _VERSION.fullmatch(parent.parent.name):
+        return RunFolder(checkpoint.parent.parent)
+    return None

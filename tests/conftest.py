@@ -1,0 +1,54 @@
+"""What every test gets: no network, no traces of other tests, and a project in a folder of its own."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and address[0] not in LOCAL:
+            raise OSError(f"no network in tests: {address}")
+        connect(self, address)
+
+    def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host not in LOCAL and host is not None:
+            raise socket.gaierror(f"no network in tests: {host}")
+        return lookup(host, *args, **kwargs)
+
+    lookup = socket.getaddrinfo
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+@pytest.fixture(autouse=True)
+def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Own folders for weights and data, and everything left as it was found."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.delenv("CNN_LIGHTNING_DATA", raising=False)
+    before = dict(os.environ)
+    folder = Path.cwd()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    random_state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(random_state)
+    for number, handler in handlers.items():
+        assert signal.getsignal(number) == handler, f"signal {number} was left with a handler"
+    assert Path.cwd() == folder
+    assert not torch.are_deterministic_algorithms_enabled()
+    # Lightning writes the seed of a run into the environment
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)

@@ -1,0 +1,131 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as reference
+
+from cnn_lightning.augment import crop_flip, flip, flip_horizontally, pad_and_crop
+
+DTYPES = [torch.uint8, torch.float32, torch.float16, torch.int64, torch.bool]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def some_images(num_images: int = 40, dtype: torch.dtype = torch.uint8) -> Tensor:
+    shape = (num_images, 3, 9, 7)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator()).to(dtype)
+
+
+def moved_by_torchvision(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
+    height, width = images.shape[2:]
+    return torch.stack(
+        [
+            reference.crop(F.pad(image, (padding,) * 4), top, left, height, width)
+            for image, (top, left) in zip(images, offsets.tolist(), strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("padding", [0, 1, 4, 12])
+def test_pad_and_crop_is_torchvisions_bit_for_bit(padding: int, dtype: torch.dtype) -> None:
+    images = some_images(dtype=dtype)
+    offsets = torch.randint(2 * padding + 1, (40, 2), generator=generator())
+    moved = pad_and_crop(images, offsets, padding)
+    assert moved.dtype == dtype
+    assert torch.equal(moved, moved_by_torchvision(images, offsets, padding))
+
+
+def test_every_offset_is_torchvisions() -> None:
+    offsets = torch.cartesian_prod(torch.arange(5), torch.arange(5))
+    images = some_images(25)
+    assert torch.equal(pad_and_crop(images, offsets, 2), moved_by_torchvision(images, offsets, 2))
+
+
+def test_an_offset_of_the_padding_moves_nothing() -> None:
+    images = some_images()
+    assert torch.equal(pad_and_crop(images, torch.full((40, 2), 4), 4), images)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_flip_is_torchvisions_bit_for_bit(dtype: torch.dtype) -> None:
+    images = some_images(dtype=dtype)
+    mask = torch.arange(40) % 3 == 0
+    flipped = flip_horizontally(images, mask)
+    assert flipped.dtype == dtype
+    assert torch.equal(flipped[mask], reference.horizontal_flip(images[mask]))
+    assert torch.equal(flipped[~mask], images[~mask])
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4])
+def test_crop_flip_crops_and_then_flips(padding: int) -> None:
+    images, draws = some_images(), generator(1)
+    offsets = torch.randint(2 * padding + 1, (40, 2), generator=draws)
+    mask = torch.randint(2, (40,), generator=draws).bool()
+    expected = moved_by_torchvision(images, offsets, padding)
+    expected[mask] = reference.horizontal_flip(expected[mask])
+    assert torch.equal(crop_flip(images, generator(1), padding), expected)
+
+
+def test_flip_flips_by_its_draws() -> None:
+    images = some_images()
+    mask = torch.randint(2, (40,), generator=generator(1)).bool()
+    assert torch.equal(flip(images, generator(1)), flip_horizontally(images, mask))
+
+
+@pytest.mark.parametrize("augment", [crop_flip, flip])
+def test_the_generator_alone_decides(augment: Callable[[Tensor, torch.Generator], Tensor]) -> None:
+    images = some_images()
+    before = torch.get_rng_state()
+    assert torch.equal(augment(images, generator(1)), augment(images, generator(1)))
+    assert not torch.equal(augment(images, generator(1)), augment(images, generator(2)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_all_offsets_come_up_equally_often_and_half_are_flipped() -> None:
+    # the brightest pixel says where the image went; it is off the middle, so flips show
+    images = torch.zeros(18_000, 1, 7, 7)
+    images[:, :, 3, 2] = 1
+    place = crop_flip(images, generator(), padding=1).flatten(1).argmax(1)
+    # column 1..3 straight and 3..5 mirrored: 3 has both
+    counts = torch.bincount(place, minlength=49).reshape(7, 7)[2:5, 1:6]
+    expected = torch.tensor([1.0, 1, 2, 1, 1]).expand(3, 5) * 1000
+    # six standard deviations of a count of 2000
+    assert (counts - expected).abs().max() < 6 * 2000**0.5
+    assert counts.sum() == 18_000
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_layout_does_not_matter_and_the_input_stays(layout: torch.memory_format) -> None:
+    images = some_images().contiguous(memory_format=layout)
+    before = images.clone()
+    assert torch.equal(crop_flip(images, generator()), crop_flip(some_images(), generator()))
+    assert torch.equal(images, before)
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    assert crop_flip(some_images()[:0], generator()).shape == (0, 3, 9, 7)
+
+
+@pytest.mark.parametrize("offsets", [torch.zeros(40), torch.zeros(39, 2), torch.zeros(40, 3)])
+def test_offsets_of_another_shape_are_refused(offsets: Tensor) -> None:
+    with pytest.raises(ValueError, match="offsets must be 40×2"):
+        pad_and_crop(some_images(), offsets.long(), 4)
+
+
+@pytest.mark.parametrize("offset", [-1, 9])
+def test_offsets_out_of_range_are_refused(offset: int) -> None:
+    offsets = torch.full((40, 2), 4)
+    offsets[7, 1] = offset
+    with pytest.raises(ValueError, match=r"offsets must lie in 0\.\.8"):
+        pad_and_crop(some_images(), offsets, 4)
+
+
+@pytest.mark.parametrize("mask", [torch.ones(40), torch.ones(39, dtype=torch.bool)])
+def test_masks_of_another_kind_are_refused(mask: Tensor) -> None:
+    with pytest.raises(ValueError, match="mask must be 40 bool"):
+        flip_horizontally(some_images(), mask)

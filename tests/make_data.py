@@ -2,12 +2,10 @@
 
 import gzip as gzip_format
 import hashlib
-import io
-import pickle
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -57,44 +55,44 @@ def make_mnist(
     return folder
 
 
-class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings, and arrays as its numpy did.
-
-    CIFAR-10's files were written so: numpy's modules under their old names, 0 and 1 for truth.
-    """
-
-    dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
-
-    def save_bytes(self, text: bytes) -> None:
-        short = len(text) < 256
-        self.write(b"U" + bytes([len(text)]) if short else b"T" + struct.pack("<i", len(text)))
-        self.write(text)
-        self.memoize(text)
-
-    def save_array(self, array: Tensor) -> None:
-        self.write(b"cnumpy.core.multiarray\n_reconstruct\n")
-        self.write(b"cnumpy\nndarray\n")
-        self.save((0,))
-        self.save(b"b")
-        self.write(b"\x87R(")  # three arguments, call, and a mark before the state
-        self.save(1)
-        self.save(tuple(array.shape))
-        self.write(b"cnumpy\ndtype\n")
-        self.save((b"u1", 0, 1))
-        self.write(b"R")
-        self.save((3, b"|", None, None, None, -1, -1, 0))
-        self.write(b"b\x89")  # set the dtype's state; not in column order
-        self.save(array.numpy().tobytes())
-        self.write(b"tb")  # the state's end; set the array's state
-
-    dispatch[bytes] = save_bytes
-    dispatch[Tensor] = save_array
-
-
 def pickle_as_python_2(value: Any) -> bytes:
-    stream = io.BytesIO()
-    Python2Pickler(stream, protocol=2).dump(value)
-    return stream.getvalue()
+    """Pickle plain values and uint8 tensors as Python 2 and its numpy did.
+
+    CIFAR-10's files were written so: strings of bytes, numpy's modules under their old names, and
+    0 and 1 for truth, all of which today's pickle module writes otherwise.
+    """
+    return b"\x80\x02" + _opcodes(value) + b"."
+
+
+def _opcodes(value: Any) -> bytes:
+    match value:
+        case None:
+            return b"N"
+        case int():
+            return b"J" + struct.pack("<i", value)
+        case bytes() if len(value) < 256:
+            return b"U" + bytes([len(value)]) + value
+        case bytes():
+            return b"T" + struct.pack("<i", len(value)) + value
+        case tuple():
+            return b"(" + b"".join(map(_opcodes, value)) + b"t"
+        case list():
+            return b"](" + b"".join(map(_opcodes, value)) + b"e"
+        case dict():
+            pairs = (_opcodes(key) + _opcodes(item) for key, item in value.items())
+            return b"}(" + b"".join(pairs) + b"u"
+        case Tensor():
+            # R calls the function with the arguments after it; b sets the state of the result
+            dtype = b"cnumpy\ndtype\n" + _opcodes((b"u1", 0, 1)) + b"R"
+            dtype += _opcodes((3, b"|", None, None, None, -1, -1, 0)) + b"b"
+            start = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
+            start += _opcodes((0,)) + _opcodes(b"b") + b"tR"
+            shape, content = tuple(value.shape), value.numpy().tobytes()
+            not_fortran = b"\x89"
+            state = _opcodes(1) + _opcodes(shape) + dtype + not_fortran + _opcodes(content)
+            return start + b"(" + state + b"tb"
+        case _:
+            raise TypeError(f"cannot pickle {type(value).__name__}")
 
 
 def make_cifar10(root: Path, per_batch: int = 40, *, seed: int = 0) -> dict[str, str]:

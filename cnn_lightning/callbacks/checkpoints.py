@@ -43,6 +43,11 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]  # the parent saves it, and forgets it
+
     # the parent warns of a folder that is not empty, which a resumed run's never is
     def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
         pass

@@ -41,5 +41,7 @@ class Throughput(L.Callback):
         self._images += len(batch.labels) * trainer.world_size
         if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
             speed = self._images / max(time.monotonic() - self._since, 1e-9)
-            pl_module.log("images_per_second", speed, prog_bar=True, on_step=True, on_epoch=False)
+            pl_module.log("images_per_second", speed, prog_bar=True, logger=False)
+            for logger in trainer.loggers:
+                logger.log_metrics({"images_per_second": speed}, trainer.global_step - 1)
             self._restart()

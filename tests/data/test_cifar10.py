@@ -144,9 +144,10 @@ def test_the_standard_unpickler_reads_what_is_made_as_python_2() -> None:
 
 
 def test_mean_and_std_are_those_of_the_real_set() -> None:
-    if not Path("data/cifar-10-batches-py/data_batch_5").is_file():
+    root = Path(__file__).parents[2] / "data"
+    if not (root / "cifar-10-batches-py" / "data_batch_5").is_file():
         pytest.skip("the training images of CIFAR-10 are not on this machine")
-    data = CIFAR10DataModule(root="data")
+    data = CIFAR10DataModule(root=str(root))
     std, mean = torch.std_mean(data.read("train")[0].double() / 255, dim=(0, 2, 3))
     # the constants have four digits
     assert mean.tolist() == pytest.approx(data.mean, abs=1e-4)

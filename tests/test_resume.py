@@ -1,0 +1,180 @@
+"""A run that stops and goes on ends with the same bits as one that does not stop."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from compare import assert_same_checkpoint, differences
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cnn_lightning.callbacks import LastCheckpoint
+from cnn_lightning.cli import main
+
+LAST = Path("checkpoints/last.ckpt")
+# shapes: colour, augmented, nothing to read; 270 training images are nine steps of 32
+RECIPE = """
+data:
+  class_path: ShapesDataModule
+  init_args: {num_images: 300, num_test: 40, batch_size: 32, augment: crop_flip}
+model:
+  class_path: LeNet
+  init_args: {activation: relu}
+trainer: {max_epochs: 3, log_every_n_steps: 2}
+"""
+STEPS_PER_EPOCH = 9
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def fit(recipe: Path, log_dir: Path, *more: str) -> int:
+    return main(["fit", "--config", str(recipe), "--log_dir", str(log_dir), *more])
+
+
+def folder(log_dir: Path) -> Path:
+    (found,) = (log_dir / "small").glob("version_*")
+    return found
+
+
+@pytest.fixture
+def whole(recipe: Path, tmp_path: Path) -> Path:
+    assert fit(recipe, tmp_path / "whole") == 0
+    return folder(tmp_path / "whole")
+
+
+class StopAt:
+    """Sends this process a signal after a step, as a person or a cluster would."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = LastCheckpoint.on_train_batch_end
+
+        def wrapped(callback: LastCheckpoint, trainer: L.Trainer, *args: object) -> None:
+            if trainer.global_step == self.step:
+                os.kill(os.getpid(), self.number)
+            original(callback, trainer, *args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", wrapped)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [1, 4, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 3, 2 * STEPS_PER_EPOCH - 1],
+    ids=["first step", "mid-epoch", "epoch's end", "mid second epoch", "last but one"],
+)
+def test_resumed_run_ends_with_the_same_bits(
+    step: int, recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        StopAt(step, signal.SIGTERM).install(patch)
+        assert fit(recipe, tmp_path / "cut") == 128 + signal.SIGTERM
+    stopped = torch.load(folder(tmp_path / "cut") / LAST, weights_only=True)
+    assert stopped["global_step"] == step
+    assert fit(recipe, tmp_path / "cut", "--ckpt_path", "last") == 0
+    assert_same_checkpoint(whole / LAST, folder(tmp_path / "cut") / LAST)
+    assert rows(whole) == rows(folder(tmp_path / "cut"))
+
+
+def test_run_stopped_twice_in_one_epoch_ends_with_the_same_bits(
+    recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more: tuple[str, ...] = ()
+    for step in (11, 14):
+        with monkeypatch.context() as patch:
+            StopAt(step, signal.SIGINT).install(patch)
+            assert fit(recipe, tmp_path / "cut", *more) == 128 + signal.SIGINT
+        more = ("--ckpt_path", "last")
+    assert fit(recipe, tmp_path / "cut", *more) == 0
+    assert_same_checkpoint(whole / LAST, folder(tmp_path / "cut") / LAST)
+
+
+def test_another_seed_gives_other_bits(recipe: Path, whole: Path, tmp_path: Path) -> None:
+    assert fit(recipe, tmp_path / "other", "--seed_everything", "7") == 0
+    contents = [
+        torch.load(run / LAST, weights_only=True) for run in (whole, folder(tmp_path / "other"))
+    ]
+    assert differences(contents[0]["state_dict"], contents[1]["state_dict"])
+
+
+def test_wrong_data_order_would_be_seen(
+    recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnn_lightning.data import ImageDataModule
+
+    with monkeypatch.context() as patch:
+        StopAt(4, signal.SIGTERM).install(patch)
+        fit(recipe, tmp_path / "cut")
+    monkeypatch.setattr(ImageDataModule, "_place", lambda self: (0, 0))
+    fit(recipe, tmp_path / "cut", "--ckpt_path", "last")
+    contents = [
+        torch.load(run / LAST, weights_only=True) for run in (whole, folder(tmp_path / "cut"))
+    ]
+    assert differences(contents[0]["state_dict"], contents[1]["state_dict"])
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    """metrics.csv without what the clock decides."""
+    with (run / "metrics.csv").open(newline="") as stream:
+        return [{k: v for k, v in row.items() if k != "images_per_second"}
+                for row in csv.DictReader(stream)]
+
+
+def test_tensorboard_shows_one_unbroken_curve(
+    recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        StopAt(STEPS_PER_EPOCH + 3, signal.SIGTERM).install(patch)
+        fit(recipe, tmp_path / "cut")
+    fit(recipe, tmp_path / "cut", "--ckpt_path", "last")
+    cut = folder(tmp_path / "cut")
+    assert (cut / "config.yaml").is_file()
+    assert (cut / "config-resume-1.yaml").is_file()
+    assert sorted(path.name for path in (cut / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+    ]
+    for tag in ("train/loss", "val/accuracy", "lr"):
+        curves = []
+        for run in (whole, cut):
+            events = EventAccumulator(str(run))
+            events.Reload()
+            curves.append([(event.step, event.value) for event in events.Scalars(tag)])
+        assert curves[0] == curves[1], tag
+        steps = [step for step, _ in curves[1]]
+        assert steps == sorted(set(steps)), tag
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_real_process_leaves_on_a_signal_and_goes_on(
+    number: signal.Signals, recipe: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "cnn_lightning", "fit", "--config", str(recipe)]
+    command += ["--log_dir", str(tmp_path / "cut"), "--trainer.max_epochs", "400"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    last = tmp_path / "cut/small/version_0" / LAST
+    deadline = time.monotonic() + 90
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "--ckpt_path" in out.splitlines()[-1]
+    assert "Traceback" not in err
+    done = torch.load(last, weights_only=True)["epoch"]
+    again = [*command[:-1], str(done + 2), "--ckpt_path", "last"]
+    assert subprocess.run(again, check=False).returncode == 0
+    assert not (tmp_path / "cut/small/version_1").exists()

@@ -20,7 +20,7 @@ _PLACES = {
     "VGG16": "classifiers",
 }
 
-__all__ = ["__version__", *_PLACES]  # noqa: PLE0604  # names, loaded on first use
+__all__ = ["__version__", *_PLACES]  # names, loaded on first use
 
 
 def __getattr__(name: str) -> Any:

@@ -2,10 +2,10 @@
 
 import sys
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 
-@rank_zero_only  # type: ignore[untyped-decorator]  # Lightning ships it without types
+@rank_zero_only
 def say(line: str) -> None:
     """Write a line to standard output, from the first of several processes alone."""
     sys.stdout.write(f"{line}\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
 from cnn_lightning.files import write_text
@@ -36,12 +36,12 @@ class EventFiles(TensorBoardLogger):
         self._at_step = at_step
 
     @override
-    @rank_zero_only  # type: ignore[untyped-decorator]  # Lightning ships it without types
+    @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         super().log_metrics(metrics, step if self._at_step is None else self._at_step)
 
     @override
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def save(self) -> None:
         # the parent writes hparams.yaml here; config.yaml says it all
         if self._experiment is not None:
@@ -79,7 +79,7 @@ class MetricsTable(Logger):
         return self._folder.path.name
 
     @override
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         place = self._at_step if self._at_step is not None else (step or 0)
         row = self._rows.setdefault(place, {})
@@ -89,12 +89,12 @@ class MetricsTable(Logger):
         self._is_saved = False
 
     @override
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """They are in config.yaml."""
 
     @override
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def save(self) -> None:
         if self._is_saved:
             return
@@ -107,7 +107,7 @@ class MetricsTable(Logger):
         self._is_saved = True
 
     @override
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
 

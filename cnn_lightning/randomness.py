@@ -1,7 +1,7 @@
 """The only source of random numbers: every draw is a pure function of a key.
 
-A key is a few plain values such as `("order", seed, epoch)`. Nothing here keeps state, so a run that
-is killed and resumed draws what it would have drawn.
+A key is a few plain values such as `("order", seed, epoch)`. Nothing here keeps state, so a run
+that is killed and resumed draws what it would have drawn.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ def stratified_split(
         ValueError: A class has fewer than two images.
     """
     first, second = [], []
-    for label in labels.unique().tolist():
+    for label in torch.unique(labels).tolist():
         members = (labels == label).nonzero().flatten()
         if len(members) < 2:
             name = class_names[label] if class_names else str(label)

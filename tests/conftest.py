@@ -1,4 +1,4 @@
-"""What every test gets: no network, no traces of other tests, and a project in a folder of its own."""
+"""What every test gets: no network, folders of its own, and nothing left behind."""
 
 import os
 import signal

@@ -101,7 +101,11 @@ def test_value_for_a_linked_key_in_a_config(
 
 def test_half_precision_on_a_cpu(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refuse(
-        capsys, "fit", "--config", recipe, "--trainer.precision=16-mixed",
+        capsys,
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.precision=16-mixed",
         "--trainer.accelerator=cpu",
     )
     assert "bf16-mixed" in message
@@ -124,13 +128,21 @@ def test_missing_data_root(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refuse(
-        capsys, "fit", "--config", recipe, "--data", "ImageFolderDataModule",
-        "--data.root", tmp_path / "nowhere",
+        capsys,
+        "fit",
+        "--config",
+        recipe,
+        "--data",
+        "ImageFolderDataModule",
+        "--data.root",
+        tmp_path / "nowhere",
     )
     assert "nowhere" in message
 
 
-def test_missing_downloads(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_downloads(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe.write_text("data: CIFAR10DataModule\nmodel: LeNet\n")
     message = refuse(
         capsys, "fit", "--config", recipe, "--data.root", tmp_path, "--log_dir", tmp_path / "logs"
@@ -143,8 +155,18 @@ def test_weights_that_cannot_be_had(
     weights: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refuse(
-        capsys, "fit", "--config", recipe, "--model", "ResNet", "--model.stem", "imagenet",
-        "--model.weights", weights, "--log_dir", tmp_path / "logs",
+        capsys,
+        "fit",
+        "--config",
+        recipe,
+        "--model",
+        "ResNet",
+        "--model.stem",
+        "imagenet",
+        "--model.weights",
+        weights,
+        "--log_dir",
+        tmp_path / "logs",
     )
     assert weights in message
     if weights == "DEFAULT":
@@ -165,8 +187,14 @@ def test_checkpoint_of_another_shape(
 ) -> None:
     make_folder(tmp_path / "photos", classes=("cat", "dog"))
     message = refuse(
-        capsys, "test", "--ckpt_path", trained, "--data", "ImageFolderDataModule",
-        "--data.root", tmp_path / "photos",
+        capsys,
+        "test",
+        "--ckpt_path",
+        trained,
+        "--data",
+        "ImageFolderDataModule",
+        "--data.root",
+        tmp_path / "photos",
     )
     assert "data" in message
 
@@ -207,12 +235,22 @@ def test_checkpoint_that_would_run_code(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "touched").exists()
 
 
-def test_empty_class_folder(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_class_folder(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_folder(tmp_path / "photos")
     (tmp_path / "photos/train/empty").mkdir()
     message = refuse(
-        capsys, "fit", "--config", recipe, "--data", "ImageFolderDataModule",
-        "--data.root", tmp_path / "photos", "--log_dir", tmp_path / "logs",
+        capsys,
+        "fit",
+        "--config",
+        recipe,
+        "--data",
+        "ImageFolderDataModule",
+        "--data.root",
+        tmp_path / "photos",
+        "--log_dir",
+        tmp_path / "logs",
     )
     assert "empty" in message
 
@@ -223,8 +261,16 @@ def test_unreadable_image_is_named(
     make_folder(tmp_path / "photos")
     (tmp_path / "photos/train/cat/zzz.jpg").write_bytes(b"not an image")
     message = refuse(
-        capsys, "fit", "--config", recipe, "--data", "ImageFolderDataModule",
-        "--data.root", tmp_path / "photos", "--log_dir", tmp_path / "logs",
+        capsys,
+        "fit",
+        "--config",
+        recipe,
+        "--data",
+        "ImageFolderDataModule",
+        "--data.root",
+        tmp_path / "photos",
+        "--log_dir",
+        tmp_path / "logs",
     )
     assert "zzz.jpg" in message
 
@@ -238,7 +284,9 @@ def test_command_line_wins_over_the_checkpoint(
     assert "changed: optimizer.init_args.lr is 0.001, was 0.05" in capsys.readouterr().out
     last = torch.load(trained.with_name("last.ckpt"), weights_only=True)
     assert last["hyper_parameters"]["optimizer"]["init_args"]["lr"] == 0.001
-    assert all(group["initial_lr"] == 0.001 for group in last["optimizer_states"][0]["param_groups"])
+    assert all(
+        group["initial_lr"] == 0.001 for group in last["optimizer_states"][0]["param_groups"]
+    )
 
 
 def test_test_and_predict_need_only_the_checkpoint(

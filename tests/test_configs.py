@@ -63,9 +63,11 @@ def fit(config: Path, data: Path, log_dir: Path, *more: str) -> Path:
     if "Shapes" in str(content["data"]):
         arguments += ["--data.num_images=100", "--data.num_test=20"]
     assert main([*arguments, *more]) == 0
-    (run,) = (log_dir / config.stem).glob("version_*") if config.parent == CONFIGS else [
-        path for path in log_dir.glob("*/version_*")
-    ]
+    (run,) = (
+        (log_dir / config.stem).glob("version_*")
+        if config.parent == CONFIGS
+        else list(log_dir.glob("*/version_*"))
+    )
     return run
 
 

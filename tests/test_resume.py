@@ -128,8 +128,10 @@ def test_wrong_data_order_would_be_seen(
 def rows(run: Path) -> list[dict[str, str]]:
     """metrics.csv without what the clock decides."""
     with (run / "metrics.csv").open(newline="") as stream:
-        return [{k: v for k, v in row.items() if k != "images_per_second"}
-                for row in csv.DictReader(stream)]
+        return [
+            {k: v for k, v in row.items() if k != "images_per_second"}
+            for row in csv.DictReader(stream)
+        ]
 
 
 def test_tensorboard_shows_one_unbroken_curve(

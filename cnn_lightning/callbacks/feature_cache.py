@@ -91,7 +91,7 @@ class FeatureCache(L.Callback):
         with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
             say(f"computing features of {len(indices):,} {stage} images once")
             task = progress.add_task(f"{stage} features", total=len(mine))
-            for chosen in mine.split(data.eval_batch_size):
+            for chosen in torch.split(mine, data.eval_batch_size):
                 features = _forward(trainer, classifier, data, images[chosen])
                 if rows is None:
                     rows = _open(trainer, part, (len(images), *features.shape[1:]))

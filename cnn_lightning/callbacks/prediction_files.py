@@ -65,9 +65,7 @@ class PredictionFiles(L.Callback):
                 pl_module, data, StepOutput(probabilities[order], labels[order], indices[order])
             )
 
-    def _write(
-        self, classifier: ImageClassifier, data: ImageDataModule, found: StepOutput
-    ) -> None:
+    def _write(self, classifier: ImageClassifier, data: ImageDataModule, found: StepOutput) -> None:
         names = list(classifier.class_names or data.class_names)
         files = data.image_names("test")
         ranked = found.probabilities.topk(min(NUM_RANKED, len(names)), dim=1)

@@ -18,7 +18,9 @@ class Bar(RichProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)  # the run folder is named at start and end
         if "images_per_second" in metrics:
-            metrics["images_per_second"] = round(metrics["images_per_second"])
+            metrics["images_per_second"] = round(
+                float(trainer.callback_metrics["images_per_second"])
+            )
         return metrics
 
 

@@ -39,7 +39,8 @@ class Throughput(L.Callback):
         batch_idx: int,
     ) -> None:
         self._images += len(batch.labels) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
+        if trainer.global_step % every == 0 or trainer.is_last_batch:
             speed = self._images / max(time.monotonic() - self._since, 1e-9)
             pl_module.log("images_per_second", speed, prog_bar=True, logger=False)
             for logger in trainer.loggers:

@@ -1,13 +1,12 @@
 """The base of every classifier: steps, metrics, optimizer, and what travels in the checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import lightning as L
 import torch
-from collections.abc import Iterator
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
 from torch import Tensor
@@ -29,16 +28,23 @@ _CHECKPOINT_FORMAT = 1
 
 
 class ImageBatch(Protocol):
-    """What a step receives; `cnn_lightning.data.Batch` is one."""
+    """What a step receives; `cnn_lightning.data.Batch` is one, and says what each part is."""
 
     @property
-    def images(self) -> Tensor: ...
+    def images(self) -> Tensor:
+        """Prepared images, or features in their place."""
+
     @property
-    def labels(self) -> Tensor: ...
+    def labels(self) -> Tensor:
+        """N int64."""
+
     @property
-    def indices(self) -> Tensor: ...
+    def indices(self) -> Tensor:
+        """N int64."""
+
     @property
-    def is_features(self) -> bool: ...
+    def is_features(self) -> bool:
+        """Whether `images` are features."""
 
 
 class ImageData(Protocol):
@@ -140,7 +146,7 @@ class ImageClassifier(L.LightningModule):
         return cast(Tensor, self.network(images))
 
     @override
-    def train(self, mode: bool = True) -> "ImageClassifier":  # noqa: FBT001, FBT002  # torch's
+    def train(self, mode: bool = True) -> "ImageClassifier":  # torch's
         super().train(mode)
         if self.freeze_part == "backbone":
             # batch norm must neither use nor update batch statistics; see PyTorch issue 66073
@@ -217,7 +223,8 @@ class ImageClassifier(L.LightningModule):
         every = self.trainer.accumulate_grad_batches
         is_last = batch_idx + 1 == self.trainer.num_training_batches
         steps = (batch_idx + 1) % every == 0 or is_last
-        return steps and (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+        log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
+        return steps and (self.trainer.global_step + 1) % log_every == 0
 
     def _log_window(self, step: int) -> None:
         """Log the means over all images since the last logging.

@@ -35,9 +35,7 @@ class Inception(ImageClassifier):
         if version == "googlenet":
             network = GoogLeNet(num_classes, in_channels, stem=stem)
         elif stem == "small":
-            raise UserError(
-                "Inception v3 has no stem for small images", "use `version: googlenet`"
-            )
+            raise UserError("Inception v3 has no stem for small images", "use `version: googlenet`")
         else:
             network = InceptionV3(num_classes, in_channels)
         self.torchvision_name = "googlenet" if version == "googlenet" else "inception_v3"

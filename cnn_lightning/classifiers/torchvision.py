@@ -16,8 +16,6 @@ class TorchvisionClassifier(ImageClassifier):
         **kwargs: As for `ImageClassifier`.
     """
 
-    def __init__(
-        self, num_classes: int, in_channels: int = 3, *, name: str, **kwargs: Any
-    ) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 3, *, name: str, **kwargs: Any) -> None:
         self.torchvision_name = name
         super().__init__(TorchvisionNetwork(name, num_classes, in_channels), **kwargs)

@@ -73,7 +73,11 @@ def _torchvision_state(
             + ", or the path of a file",
         )
     chosen = known[weights]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(chosen.url).path).name
+    file = (
+        Path(torch.hub.get_dir())
+        / "checkpoints"
+        / Path(urllib.parse.urlparse(chosen.url).path).name
+    )
     try:
         state = chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (urllib.error.URLError, OSError) as error:
@@ -121,9 +125,9 @@ def _fill(network: Network, state: dict[str, Tensor], source: str) -> None:
     own = network.state_dict()
     first = next(name for name, module in network.named_modules() if module is network.first_conv)
     kernel = state.get(f"{first}.weight")
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
-        if own[f"{first}.weight"].shape[1] == 1:
-            state = {**state, f"{first}.weight": kernel.sum(1, keepdim=True)}
+    is_grey = own[f"{first}.weight"].shape[1] == 1
+    if is_grey and kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
+        state = {**state, f"{first}.weight": kernel.sum(1, keepdim=True)}
     needed = [key for key in own if key.startswith("backbone.")]
     missing = [key for key in needed if key not in state]
     extra = [key for key in state if key.startswith("backbone.") and key not in own]

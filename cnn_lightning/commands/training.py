@@ -128,7 +128,7 @@ class TrainingCLI(LightningCLI):
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list, see __init__
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -144,7 +144,7 @@ class TrainingCLI(LightningCLI):
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        config = self._get(self.config_init, "trainer", default=Namespace())
+        config = self._get(self.config_init, "trainer")
         folder = self.start.folder
         step = self.start.step
         own: list[Any] = [

@@ -42,7 +42,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         val_fraction: Share of each class of the training set held out for validation, 0..1.
         split_seed: Alone decides which images are held out.
         augment: Random changes of training images: `none`, `flip` (left-right), `crop` (pad by 2,
-            crop: for digits), `crop_flip` (pad by 4, crop, flip). `None` takes the data set's own default.
+            crop: for digits), `crop_flip` (pad by 4, crop, flip). `None` takes the data set's own
+            default.
     """
 
     class_names: Sequence[str]
@@ -104,8 +105,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
     def fingerprint(self, split: Split) -> str:
         """A hash of a split's images, 64 hexadecimal digits."""
         digest = hashlib.sha256()
-        for chunk in self.load(split)[0].split(4096):
-            digest.update(memoryview(chunk.contiguous().numpy()).cast("B"))
+        for chunk in torch.split(self.load(split)[0], 4096):
+            digest.update(chunk.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def load(self, split: Split) -> tuple[Tensor, Tensor]:
@@ -182,7 +183,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
             return 0, 0
         loop = self.trainer.fit_loop.epoch_loop
         # overfitting means seeing the same few images again: keep the first epoch's order
-        epoch = 0 if self.trainer.overfit_batches > 0 else self.trainer.current_epoch
+        overfits = self.trainer.overfit_batches > 0  # type: ignore[attr-defined]  # set at run time
+        epoch = 0 if overfits else self.trainer.current_epoch
         return epoch, loop.batch_progress.current.ready
 
     def _loader(

@@ -1,0 +1,70 @@
+"""What every network has: a backbone that gives features, a head that gives logits."""
+
+from typing import cast
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from cnn_lightning.errors import UserError
+
+
+class Network(nn.Module):
+    """Images N×C×H×W float32 to features N×F by `backbone`, to logits N×K by `head`.
+
+    Attributes:
+        backbone: All but the last layer.
+        head: The last layer.
+        min_size: Least height and width of an image in pixels.
+        max_size: Greatest height and width, `None` where there is no limit.
+        default_size: Side that images are resized to which the network cannot take, or which its
+            pretrained weights were trained with.
+        auxiliary_weight: Share of each auxiliary head's loss in the training loss.
+    """
+
+    backbone: nn.Module
+    head: nn.Module
+    min_size: int = 1
+    max_size: int | None = None
+    default_size: int = 224
+    auxiliary_weight: float = 0.0
+
+    @property
+    def first_conv(self) -> nn.Conv2d:
+        """The convolution that sees the image; its `in_channels` are the image's colours."""
+        return next(module for module in self.modules() if isinstance(module, nn.Conv2d))
+
+    @override
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits N×K, in train mode too.
+
+        Raises:
+            UserError: The images are too small or too large.
+        """
+        self.check_size(images)
+        return cast(Tensor, self.head(self.backbone(images)))
+
+    def auxiliary_logits(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits N×K of the head, and those of each auxiliary head.
+
+        Raises:
+            UserError: The images are too small or too large.
+        """
+        return self(images), []
+
+    def check_size(self, images: Tensor) -> None:
+        """Raise `UserError` if the network cannot take images N×C×H×W of this size."""
+        height, width = images.shape[-2:]
+        if min(height, width) < self.min_size:
+            raise UserError(
+                f"{type(self).__name__} cannot take images of {height}×{width} pixels",
+                f"the least it can take is {self.min_size}×{self.min_size}",
+            )
+        if self.max_size is not None and max(height, width) > self.max_size:
+            raise UserError(
+                f"{type(self).__name__} cannot take images of {height}×{width} pixels",
+                f"the most it can take is {self.max_size}×{self.max_size}",
+            )
+
+    def rename_torchvision_key(self, key: str) -> str:
+        """Our name for an entry of the state dict of torchvision's network of this kind."""
+        return key.replace("fc.", "head.", 1) if key.startswith("fc.") else f"backbone.{key}"

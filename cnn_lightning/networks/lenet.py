@@ -1,0 +1,74 @@
+"""LeNet-5."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from cnn_lightning.networks.base import Network
+
+Activation = Literal["tanh", "relu", "sigmoid", "gelu"]
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+}
+_POOLINGS: dict[str, type[nn.Module]] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
+
+
+class LeNet5(Network):
+    """LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition").
+
+    The layers of its figure 2, with full connections in the second convolution, a plain pooling
+    in place of the trainable one, and a linear head. An image of fewer than 32×32 pixels stands in
+    the middle of a field of 32×32, as the paper's 28×28 digits do. 61,706 parameters for one colour
+    channel and ten classes.
+
+    Args:
+        num_classes: Classes to tell apart, K.
+        in_channels: Colour channels of an image.
+        activation: Function after every layer but the last.
+        pooling: How each 2×2 field is reduced to one value.
+    """
+
+    min_size = 28
+    max_size = 32
+    default_size = 32
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        activation: Activation = "tanh",
+        pooling: Literal["avg", "max"] = "avg",
+    ) -> None:
+        super().__init__()
+        act, pool = _ACTIVATIONS[activation], _POOLINGS[pooling]
+        self.backbone = nn.Sequential(
+            _CentreIn32(),
+            nn.Conv2d(in_channels, 6, 5),  # N×6×28×28
+            act(),
+            pool(2),
+            nn.Conv2d(6, 16, 5),  # N×16×10×10
+            act(),
+            pool(2),
+            nn.Flatten(),
+            nn.Linear(16 * 5 * 5, 120),
+            act(),
+            nn.Linear(120, 84),
+            act(),
+        )
+        self.head = nn.Linear(84, num_classes)
+
+
+class _CentreIn32(nn.Module):
+    """Zeros around an image, so that it is 32×32."""
+
+    @override
+    def forward(self, images: Tensor) -> Tensor:
+        missing = [32 - side for side in reversed(images.shape[-2:]) for _ in range(2)]
+        sides = [(gap + odd) // 2 for odd, gap in zip((0, 1, 0, 1), missing, strict=True)]
+        return F.pad(images, sides) if any(sides) else images

@@ -1,0 +1,101 @@
+"""Any classification network of torchvision, cut into backbone and head."""
+
+import difflib
+from collections import OrderedDict
+
+import torchvision
+from torch import nn
+from torchvision.models import SqueezeNet, VisionTransformer
+from typing_extensions import override
+
+from cnn_lightning.errors import UserError
+from cnn_lightning.networks.base import Network
+
+# these have auxiliary heads, which we train as the papers do
+_OURS = {
+    "googlenet": "class_path: Inception, version: googlenet",
+    "inception_v3": "class_path: Inception, version: v3",
+}
+
+
+class TorchvisionNetwork(Network):
+    """A torchvision network by its name, with a new head.
+
+    The head is its last linear layer. SqueezeNet has none: its backbone gives N×512×H×W, and its
+    head is dropout, a 1×1 convolution, ReLU and the mean over the image.
+
+    Args:
+        name: As `torchvision.models.list_models()` gives it.
+        num_classes: Classes to tell apart, K.
+        in_channels: Colour channels of an image.
+
+    Raises:
+        UserError: torchvision has no classification network of this name.
+    """
+
+    def __init__(self, name: str, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name in _OURS:
+            raise UserError(f"{name} is a network of our own", f"use {_OURS[name]}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+            raise UserError(
+                f"torchvision has no classification network {name!r}",
+                f"perhaps {', '.join(near)}" if near else "see torchvision.models.list_models()",
+            )
+        model = torchvision.models.get_model(name, weights=None)
+        facts = torchvision.models.get_model_weights(name)["DEFAULT"]
+        self.min_size = max(facts.meta["min_size"])
+        self.default_size = int(facts.transforms().crop_size[0])
+        if isinstance(model, VisionTransformer) or name.startswith("maxvit"):
+            self.min_size = self.max_size = self.default_size  # position codes have a fixed size
+        self._head_name = _split(self, model, num_classes)
+        _give_channels(self, in_channels)
+        for module in self.modules():
+            if getattr(module, "inplace", False):
+                module.inplace = False  # hooks and class maps need what an activation saw
+
+    @override
+    def rename_torchvision_key(self, key: str) -> str:
+        if key.startswith(f"{self._head_name}."):
+            suffix = key.removeprefix(f"{self._head_name}.")
+            return f"head.1.{suffix}" if isinstance(self.head, nn.Sequential) else f"head.{suffix}"
+        return f"backbone.{key}"
+
+
+def _split(network: TorchvisionNetwork, model: nn.Module, num_classes: int) -> str:
+    """Set backbone and head; the name that the head's layer had."""
+    if isinstance(model, SqueezeNet):
+        network.backbone = nn.Sequential(OrderedDict(features=model.features))
+        network.head = nn.Sequential(
+            nn.Dropout(0.5),
+            nn.Conv2d(512, num_classes, 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        return "classifier.1"
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    old = model.get_submodule(linear[-1])
+    assert isinstance(old, nn.Linear)  # noqa: S101  # just chosen so
+    network.head = nn.Linear(old.in_features, num_classes)
+    model.set_submodule(linear[-1], nn.Identity())
+    network.backbone = model
+    return linear[-1]
+
+
+def _give_channels(network: TorchvisionNetwork, in_channels: int) -> None:
+    old = network.first_conv
+    if old.in_channels == in_channels:
+        return
+    name = next(name for name, module in network.named_modules() if module is old)
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]  # a pair
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    network.set_submodule(name, new)

@@ -1,0 +1,90 @@
+"""VGG-16 with batch norm."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from cnn_lightning.networks.base import Network
+
+# configuration D of the paper's table 1: channels of each convolution, 0 for a max pooling
+_LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
+
+
+class VGG(Network):
+    """VGG-16 (Simonyan and Zisserman 2015, arXiv:1409.1556), batch norm after each convolution.
+
+    Args:
+        num_classes: Classes to tell apart, K.
+        in_channels: Colour channels of an image.
+        stem: `small` ends in one linear layer on 512 features (14,728,266 parameters for three
+            channels and ten classes); `imagenet` has the paper's three, under torchvision's names.
+        dropout: Share of the two hidden layers of `imagenet` that is dropped in training, 0..1.
+    """
+
+    min_size = 32
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        stem: Literal["small", "imagenet"] = "small",
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.default_size = 32 if stem == "small" else 224
+        self.backbone = _Backbone(in_channels, stem, dropout)
+        self.head = nn.Linear(512 if stem == "small" else 4096, num_classes)
+        _initialize(self)
+
+    @override
+    def rename_torchvision_key(self, key: str) -> str:
+        if key.startswith("classifier.6."):
+            return key.replace("classifier.6.", "head.", 1)
+        return f"backbone.{key}"
+
+
+class _Backbone(nn.Module):
+    def __init__(self, in_channels: int, stem: str, dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for width in _LAYERS:
+            if width == 0:
+                layers.append(nn.MaxPool2d(2))
+                continue
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        side = 1 if stem == "small" else 7
+        self.avgpool = nn.AdaptiveAvgPool2d(side)
+        hidden: list[nn.Module] = []
+        if stem == "imagenet":
+            hidden = [
+                nn.Linear(512 * 7 * 7, 4096),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(4096, 4096),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            ]
+        self.classifier = nn.Sequential(*hidden)
+
+    @override
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.avgpool(self.features(images)).flatten(1)
+        result: Tensor = self.classifier(features)
+        return result
+
+
+def _initialize(network: nn.Module) -> None:
+    """He et al. 2015 (arXiv:1502.01852) for convolutions; N(0, 0.01) for linear layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+            nn.init.zeros_(module.bias)

@@ -135,13 +135,13 @@ class _Block6(nn.Module):
         high = {"kernel_size": (7, 1), "padding": (3, 0)}
         self.branch1x1 = ConvBlock(channels, 192, 1)
         self.branch7x7_1 = ConvBlock(channels, width, 1)
-        self.branch7x7_2 = ConvBlock(width, width, **wide)  # type: ignore[arg-type]
-        self.branch7x7_3 = ConvBlock(width, 192, **high)  # type: ignore[arg-type]
+        self.branch7x7_2 = ConvBlock(width, width, **wide)
+        self.branch7x7_3 = ConvBlock(width, 192, **high)
         self.branch7x7dbl_1 = ConvBlock(channels, width, 1)
-        self.branch7x7dbl_2 = ConvBlock(width, width, **high)  # type: ignore[arg-type]
-        self.branch7x7dbl_3 = ConvBlock(width, width, **wide)  # type: ignore[arg-type]
-        self.branch7x7dbl_4 = ConvBlock(width, width, **high)  # type: ignore[arg-type]
-        self.branch7x7dbl_5 = ConvBlock(width, 192, **wide)  # type: ignore[arg-type]
+        self.branch7x7dbl_2 = ConvBlock(width, width, **high)
+        self.branch7x7dbl_3 = ConvBlock(width, width, **wide)
+        self.branch7x7dbl_4 = ConvBlock(width, width, **high)
+        self.branch7x7dbl_5 = ConvBlock(width, 192, **wide)
         self.pool = nn.AvgPool2d(3, stride=1, padding=1)
         self.branch_pool = ConvBlock(channels, 192, 1)
 

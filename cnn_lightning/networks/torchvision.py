@@ -54,7 +54,7 @@ class TorchvisionNetwork(Network):
         _give_channels(self, in_channels)
         for module in self.modules():
             if getattr(module, "inplace", False):
-                module.inplace = False  # hooks and class maps need what an activation saw
+                module.inplace = False  # type: ignore[assignment]  # hooks and class maps need what an activation saw
 
     @override
     def rename_torchvision_key(self, key: str) -> str:
@@ -82,7 +82,7 @@ def _split(network: TorchvisionNetwork, model: nn.Module, num_classes: int) -> s
     network.head = nn.Linear(old.in_features, num_classes)
     model.set_submodule(linear[-1], nn.Identity())
     network.backbone = model
-    return linear[-1]
+    return str(linear[-1])
 
 
 def _give_channels(network: TorchvisionNetwork, in_channels: int) -> None:

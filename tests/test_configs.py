@@ -56,7 +56,12 @@ def fit(config: Path, data: Path, log_dir: Path, *more: str) -> Path:
     name, init_args = spec["class_path"].rpartition(".")[2], spec.get("init_args") or {}
     root = data / "photos" if "Folder" in str(content["data"]) else data
     arguments = ["fit", "--config", str(config), "--log_dir", str(log_dir)]
-    arguments += ["--trainer.max_steps=3", "--trainer.max_epochs=1", "--data.root", str(root)]
+    arguments += [
+        "--trainer.max_steps=3",
+        "--trainer.val_check_interval=3",
+        "--data.root",
+        str(root),
+    ]
     arguments += ["--data.batch_size=8", "--data.eval_batch_size=16"]
     if init_args.get("weights") and init_args.get("stem", "imagenet") == "imagenet":
         arguments.append(f"--model.image_size={SMALL_SIZES[name]}")

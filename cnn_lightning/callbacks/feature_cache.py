@@ -66,7 +66,9 @@ class FeatureCache(L.Callback):
     ) -> Tensor:
         """Features N×F float32 of one stage's images, in the rows of their indices."""
         assert self.folder is not None  # noqa: S101  # checked by the only caller
-        path = self.folder.features / f"{stage}-{_key(trainer, classifier, data)}.npy"
+        name = f"{stage}-{_key(trainer, classifier, data)}.npy"
+        # the first process alone knows for certain which folder this run has
+        path = trainer.strategy.broadcast(self.folder.features / name)
         if path.is_file():
             say(f"taking features of the {stage} images from {path}")
         else:

@@ -240,7 +240,7 @@ class ImageClassifier(L.LightningModule):
             window = cast(Tensor, self.trainer.strategy.reduce(window, reduce_op="sum"))
         loss_sum, correct, count = window.tolist()
         metrics = {"train/loss": loss_sum / count, "train/accuracy": correct / count}
-        self.log_dict(metrics, prog_bar=True, logger=False, batch_size=1)
+        self.log_dict(metrics, prog_bar=True, logger=False, batch_size=1, sync_dist=True)
         metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         for logger in self.trainer.loggers:
             logger.log_metrics({**metrics, "epoch": self.current_epoch}, step)
@@ -259,8 +259,10 @@ class ImageClassifier(L.LightningModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
-        self.log("val/accuracy", self.val_accuracy.compute(), prog_bar=True)
+        # the metrics are reduced over processes already; Lightning warns unless told to do it again
+        how: dict[str, Any] = {"prog_bar": True, "sync_dist": True}
+        self.log("val/loss", self.val_loss.compute(), **how)
+        self.log("val/accuracy", self.val_accuracy.compute(), **how)
         self.val_loss.reset()
         self.val_accuracy.reset()
 
@@ -273,12 +275,12 @@ class ImageClassifier(L.LightningModule):
 
     @override
     def on_test_epoch_end(self) -> None:
-        self.log("test/loss", self.test_loss.compute())
-        self.log("test/accuracy", self.test_accuracy.compute())
-        self.log("test/top3", self.test_top3.compute())
+        self.log("test/loss", self.test_loss.compute(), sync_dist=True)
+        self.log("test/accuracy", self.test_accuracy.compute(), sync_dist=True)
+        self.log("test/top3", self.test_top3.compute(), sync_dist=True)
         names = self.class_names or [str(label) for label in range(self.num_classes)]
         for name, accuracy in zip(names, self.test_per_class.compute(), strict=True):
-            self.log(f"test/accuracy/{name}", accuracy)
+            self.log(f"test/accuracy/{name}", accuracy, sync_dist=True)
         for metric in (self.test_loss, self.test_accuracy, self.test_top3, self.test_per_class):
             metric.reset()
 
@@ -362,10 +364,11 @@ class ImageClassifier(L.LightningModule):
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:
             self.adapt_to(data)
-        before = checkpoint.get("hyper_parameters", {}).get("optimizer")
-        optimization.keep_new_arguments(
-            checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer
-        )
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            before = checkpoint.get("hyper_parameters", {}).get("optimizer")
+            optimization.keep_new_arguments(
+                checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer
+            )
 
 
 @contextmanager

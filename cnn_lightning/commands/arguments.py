@@ -23,8 +23,6 @@ LINKED = {
     "data.num_channels": "model.init_args.in_channels",
 }
 _KEYWORDS = ("last", "best", "auto")
-# tells processes that Lightning starts for further devices which folder the first one chose
-_FOLDER_VARIABLE = "CNN_LIGHTNING_RUN_FOLDER"
 
 
 @dataclass

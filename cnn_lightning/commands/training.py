@@ -296,6 +296,8 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", module="lightning.*", category=DeprecationWarning)
     # an evaluation needs none of the callbacks of the training that it evaluates
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
+    # short epochs are logged at their end
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than")
     # Lightning deprecates its own way of walking a batch at every first step
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     if os.environ.get("CNN_LIGHTNING_DEBUG") != "1":

@@ -1,0 +1,226 @@
+"""Weights, freezing, and features that are computed once."""
+
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from make_data import make_folder
+from torchvision import models
+
+from cnn_lightning.callbacks import FeatureCache
+from cnn_lightning.classifiers import VGG16, Inception, ResNet
+from cnn_lightning.cli import main
+from cnn_lightning.errors import UserError
+
+RECIPE = """
+data:
+  class_path: ImageFolderDataModule
+  init_args: {{root: {root}, image_size: 32, augment: none, batch_size: 8, eval_batch_size: 8}}
+model:
+  class_path: ResNet
+  init_args: {{weights: {weights}, freeze: {freeze}}}
+optimizer: {{class_path: Adam, init_args: {{lr: 0.01}}}}
+trainer: {{max_epochs: 2}}
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "photos", classes=("ant", "bee", "cow"), per_class=14)
+
+
+def fit(
+    photos: Path, run: str, *more: str, weights: str = "null", freeze: str = "backbone"
+) -> Path:
+    recipe = photos.parent / f"{run}.yaml"
+    recipe.write_text(RECIPE.format(root=photos, weights=weights, freeze=freeze))
+    log_dir = photos.parent / "logs"
+    assert main(["fit", "--config", str(recipe), "--log_dir", str(log_dir), *more]) == 0
+    return log_dir / run / "version_0"
+
+
+def load(run: Path, name: str = "last") -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+    return content
+
+
+def backbone(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.backbone.")}
+
+
+@pytest.fixture
+def pretrained(photos: Path) -> Path:
+    return fit(photos, "pretrained", freeze="null") / "checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_frozen_backbone_does_not_move_by_one_bit(
+    keeps: bool, photos: Path, pretrained: Path
+) -> None:
+    run = fit(photos, "frozen", f"--feature_cache.enabled={keeps}", weights=str(pretrained))
+    before = backbone(torch.load(pretrained, weights_only=True))
+    after = backbone(load(run))
+    assert before.keys() == after.keys()
+    assert any("running_mean" in key for key in before)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert list((run / "features").glob("*.npy")) != [] if keeps else True
+
+
+def test_unfrozen_backbone_does_move(photos: Path, pretrained: Path) -> None:
+    run = fit(photos, "free", weights=str(pretrained), freeze="null")
+    before = backbone(torch.load(pretrained, weights_only=True))
+    assert not all(torch.equal(value, before[key]) for key, value in backbone(load(run)).items())
+
+
+def test_kept_features_give_what_computing_them_gives(photos: Path, pretrained: Path) -> None:
+    kept = load(fit(photos, "kept", weights=str(pretrained)))
+    computed = load(
+        fit(photos, "computed", "--feature_cache.enabled=false", weights=str(pretrained))
+    )
+    for key, value in kept["state_dict"].items():
+        torch.testing.assert_close(value, computed["state_dict"][key], rtol=1e-4, atol=1e-5)
+    scores = [
+        next(v for k, v in content["callbacks"].items() if k.startswith("BestCheckpoint"))
+        for content in (kept, computed)
+    ]
+    assert scores[0]["best_model_score"] == scores[1]["best_model_score"]
+
+
+def test_optimizer_sees_the_head_alone(photos: Path) -> None:
+    groups = load(fit(photos, "frozen"))["optimizer_states"][0]["param_groups"]
+    assert sum(len(group["params"]) for group in groups) == 2  # weight and bias
+
+
+def test_resumed_run_takes_its_own_features(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(photos, "frozen")
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("features were computed again")
+
+    monkeypatch.setattr(FeatureCache, "_compute", refuse)
+    fit(photos, "frozen", "--ckpt_path", "last", "--trainer.max_epochs", "3")
+    assert load(run)["epoch"] == 2
+    assert "taking features" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["--model.image_size=40", "--data.val_fraction=0.3", "--model.depth=34"],
+)
+def test_features_are_never_taken_from_another_setting(change: str, photos: Path) -> None:
+    first = {path.name for path in (fit(photos, "one") / "features").glob("*.npy")}
+    other = {path.name for path in (fit(photos, "two", change) / "features").glob("*.npy")}
+    assert first
+    assert not first & other
+
+
+def test_features_are_never_taken_from_other_images(photos: Path) -> None:
+    first = {path.name for path in (fit(photos, "one") / "features").glob("*.npy")}
+    next((photos / "train/ant").iterdir()).unlink()
+    other = {path.name for path in (fit(photos, "two") / "features").glob("*.npy")}
+    assert not first & other
+
+
+def test_augmented_images_are_computed_every_time(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(photos, "augmented", "--data.augment=crop_flip")
+    assert "computed every time" in capsys.readouterr().out
+    assert [path.name.partition("-")[0] for path in (run / "features").glob("*.npy")] == ["val"]
+
+
+def weights_file(name: str) -> dict[str, torch.Tensor]:
+    """Make a file of random weights where torchvision looks for the real one."""
+    url = models.get_model_weights(name)["DEFAULT"].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    more = {"init_weights": False} if name == "inception_v3" else {}
+    state: dict[str, torch.Tensor] = models.get_model(name, weights=None, **more).state_dict()
+    torch.save(state, path)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "key", "size"),
+    [
+        (
+            "vgg16_bn",
+            lambda: VGG16(5, stem="imagenet", weights="DEFAULT"),
+            "features.0.weight",
+            224,
+        ),
+        (
+            "resnet50",
+            lambda: ResNet(5, depth=50, stem="imagenet", weights="DEFAULT"),
+            "layer4.2.conv3.weight",
+            224,
+        ),
+        (
+            "inception_v3",
+            lambda: Inception(5, version="v3", weights="DEFAULT"),
+            "Mixed_7c.branch_pool.conv.weight",
+            299,
+        ),
+    ],
+)
+def test_torchvision_weights_fill_the_backbone(name: str, build: Any, key: str, size: int) -> None:
+    state = weights_file(name)
+    classifier = build()
+    assert torch.equal(classifier.network.backbone.state_dict()[key], state[key])
+    assert classifier.network.head.state_dict() is not None
+    assert classifier._weights_preprocessing.size == size
+
+
+def test_inception_prepares_images_as_torchvision_does() -> None:
+    weights_file("inception_v3")
+    prepared = Inception(5, version="v3", weights="DEFAULT")._weights_preprocessing
+    assert prepared is not None
+    images = torch.randint(256, (2, 3, 299, 299), dtype=torch.uint8)
+    weights = models.get_model_weights("inception_v3")["DEFAULT"]
+    theirs = weights.transforms(resize_size=299, antialias=True)(images)
+    scale, shift = torch.tensor([0.229, 0.224, 0.225]), torch.tensor([0.485, 0.456, 0.406])
+    # what torchvision's network does first when `transform_input` is on, as it is with weights
+    theirs = theirs * (scale / 0.5)[:, None, None] + ((shift - 0.5) / 0.5)[:, None, None]
+    torch.testing.assert_close(prepared(images), theirs, rtol=0, atol=1e-5)
+
+
+def test_colours_are_summed_for_grey_images() -> None:
+    state = weights_file("resnet18")
+    classifier = ResNet(5, 1, depth=18, stem="imagenet", weights="DEFAULT")
+    kernel = classifier.network.first_conv.weight
+    assert torch.equal(kernel, state["conv1.weight"].sum(1, keepdim=True))
+
+
+def test_missing_weights_name_the_file_and_where_to_put_it() -> None:
+    with pytest.raises(UserError, match=r"vgg16_bn DEFAULT are not at .*vgg16_bn-.*\.pth"):
+        VGG16(5, stem="imagenet", weights="DEFAULT")
+
+
+def test_unknown_weights_are_refused_with_those_there_are() -> None:
+    with pytest.raises(UserError, match="IMAGENET1K_V1"):
+        VGG16(5, stem="imagenet", weights="IMAGENET1K_V9")
+
+
+def test_weights_of_another_network_are_refused_by_key(pretrained: Path) -> None:
+    with pytest.raises(UserError, match="backbone"):
+        ResNet(5, depth=50, weights=str(pretrained))
+
+
+def test_weights_bring_their_preparation_along(photos: Path, pretrained: Path) -> None:
+    stored = torch.load(pretrained, weights_only=True)["cnn_lightning"]["preprocessing"]
+    again = load(fit(photos, "frozen", weights=str(pretrained)))["cnn_lightning"]["preprocessing"]
+    assert stored["mean"] == again["mean"]
+
+
+def test_loading_a_checkpoint_does_not_ask_for_its_weights_again(
+    photos: Path, pretrained: Path
+) -> None:
+    run = fit(photos, "frozen", weights=str(pretrained))
+    pretrained.unlink()
+    classifier = ResNet.load_from_checkpoint(run / "checkpoints/best.ckpt", weights_only=True)
+    assert classifier.class_names == ("ant", "bee", "cow")
+    assert main(["test", "--ckpt_path", str(run / "checkpoints/best.ckpt")]) == 0

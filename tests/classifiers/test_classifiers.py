@@ -1,0 +1,180 @@
+"""One contract for all classifiers, in Python and through a checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from PIL import Image
+
+from cnn_lightning import classifiers
+from cnn_lightning.classifiers import (
+    VGG16,
+    ImageClassifier,
+    Inception,
+    LeNet,
+    ResNet,
+    TorchvisionClassifier,
+)
+from cnn_lightning.data import ShapesDataModule
+from cnn_lightning.errors import UserError
+from cnn_lightning.files import AtomicCheckpointIO
+
+# a row per class, built small
+ROWS: dict[str, Callable[[], ImageClassifier]] = {
+    "LeNet": lambda: LeNet(10, activation="relu"),
+    "VGG16": lambda: VGG16(10),
+    "ResNet": lambda: ResNet(10),
+    "Inception": lambda: Inception(10, version="googlenet", stem="small"),
+    "TorchvisionClassifier": lambda: TorchvisionClassifier(10, name="mobilenet_v3_small"),
+}
+EVERY = pytest.mark.parametrize("name", ROWS)
+
+
+def test_every_classifier_has_a_row() -> None:
+    found = {
+        name
+        for name in classifiers.__all__
+        if isinstance(kind := getattr(classifiers, name), type)
+        and issubclass(kind, ImageClassifier)
+        and kind is not ImageClassifier
+    }
+    assert found == set(ROWS)
+
+
+def train(classifier: ImageClassifier, folder: Path, steps: int = 2) -> tuple[L.Trainer, Path]:
+    L.seed_everything(0, verbose=False)
+    trainer = L.Trainer(
+        max_steps=steps,
+        limit_val_batches=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        plugins=AtomicCheckpointIO(),
+    )
+    data = ShapesDataModule(num_images=40, num_test=20, batch_size=8, eval_batch_size=4)
+    trainer.fit(classifier, data)
+    path = folder / "some.ckpt"
+    trainer.save_checkpoint(path)
+    return trainer, path
+
+
+@EVERY
+def test_checkpoint_loads_without_a_config_and_without_running_code(
+    name: str, tmp_path: Path
+) -> None:
+    classifier = ROWS[name]()
+    _, path = train(classifier, tmp_path)
+    torch.load(path, weights_only=True)
+    again = type(classifier).load_from_checkpoint(path, weights_only=True)
+    assert again.class_names == classifier.class_names
+    assert again.preprocessing == classifier.preprocessing
+    state = classifier.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
+    images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
+    found, wanted = again.predict_images(images), classifier.predict_images(images)
+    assert torch.equal(found.probabilities, wanted.probabilities)
+
+
+@EVERY
+def test_two_runs_with_one_seed_give_the_same_bits(name: str, tmp_path: Path) -> None:
+    states = []
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        L.seed_everything(0, verbose=False)
+        classifier = ROWS[name]()
+        train(classifier, tmp_path / run)
+        states.append(classifier.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+@EVERY
+def test_bf16_on_the_cpu_trains(name: str, tmp_path: Path) -> None:
+    trainer = L.Trainer(
+        max_steps=1,
+        val_check_interval=1,
+        limit_val_batches=1,
+        accelerator="cpu",
+        precision="bf16-mixed",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    data = ShapesDataModule(num_images=40, num_test=20, batch_size=8, eval_batch_size=4)
+    trainer.fit(ROWS[name](), data)
+    assert torch.isfinite(trainer.callback_metrics["val/loss"])
+
+
+def test_images_are_predicted_as_test_predicts_them(tmp_path: Path) -> None:
+    classifier = LeNet(10)
+    trainer, _ = train(classifier, tmp_path)
+    data = ShapesDataModule(num_images=40, num_test=20, batch_size=8, eval_batch_size=20)
+    (output,) = trainer.predict(classifier, data)  # type: ignore[misc]
+    images, _ = data.load("test")
+    found = classifier.predict_images(images)
+    assert torch.equal(found.probabilities, output.probabilities)
+    assert found.class_names == [data.class_names[i] for i in output.probabilities.argmax(1)]
+
+
+def test_tensors_pictures_and_files_are_predicted_alike(tmp_path: Path) -> None:
+    classifier = LeNet(10)
+    train(classifier, tmp_path)
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    paths = []
+    for number, picture in enumerate(pictures):
+        paths.append(tmp_path / f"{number}.png")
+        picture.save(paths[-1])
+    wanted = classifier.predict_images(images).probabilities
+    assert torch.equal(classifier.predict_images(pictures).probabilities, wanted)
+    assert torch.equal(classifier.predict_images(paths).probabilities, wanted)
+
+
+def test_images_of_any_size_are_predicted(tmp_path: Path) -> None:
+    classifier = LeNet(10)
+    train(classifier, tmp_path)
+    images = torch.randint(256, (2, 3, 100, 60), dtype=torch.uint8)
+    rows = classifier.predict_images(images).probabilities
+    torch.testing.assert_close(rows.sum(1), torch.ones(2))
+
+
+def test_prediction_leaves_the_mode_of_every_layer(tmp_path: Path) -> None:
+    classifier = ResNet(10, freeze="backbone")
+    train(classifier, tmp_path)
+    classifier.train()
+    modes = [module.training for module in classifier.modules()]
+    classifier.predict_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert [module.training for module in classifier.modules()] == modes
+
+
+def test_a_classifier_that_saw_no_data_says_so() -> None:
+    with pytest.raises(UserError, match="does not know its images"):
+        LeNet(10).predict_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("size", [20, 400])
+def test_a_size_the_network_cannot_take_is_refused(size: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the least it can take is 28"):
+        train(LeNet(10, image_size=size), tmp_path)
+
+
+def test_small_images_are_enlarged_for_a_network_that_needs_it(tmp_path: Path) -> None:
+    classifier = Inception(10, version="v3", image_size=75)
+    data = ShapesDataModule(num_images=40, num_test=20)
+    classifier.adapt_to(data)
+    assert data.prepare(data.load("train")[0][:2]).shape == (2, 3, 75, 75)
+
+
+def test_other_classes_are_refused(tmp_path: Path) -> None:
+    classifier = LeNet(10)
+    trainer, _ = train(classifier, tmp_path)
+    data = ShapesDataModule(num_images=40, num_test=20)
+    data.class_names = tuple(reversed(data.class_names))
+    with pytest.raises(UserError, match="use the data set it was trained on"):
+        trainer.test(classifier, data, verbose=False)

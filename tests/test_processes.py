@@ -1,0 +1,92 @@
+"""Two processes see what one sees."""
+
+import csv
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import lightning as L
+
+from cnn_lightning import LeNet, ShapesDataModule
+
+
+class Record(L.Callback):
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        name = f"{trainer.current_epoch}-{trainer.global_rank}.txt"
+        with (self.folder / name).open("a") as stream:
+            stream.write("".join(f"{index}\\n" for index in batch.indices.tolist()))
+
+
+if __name__ == "__main__":
+    L.seed_everything(0)
+    data = ShapesDataModule(num_images=301, num_test=20, batch_size=32)
+    trainer = L.Trainer(
+        max_epochs=2, accelerator="cpu", devices=2, strategy=sys.argv[1], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, callbacks=[Record(sys.argv[2])],
+    )
+    trainer.fit(LeNet(10), data)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp"])
+def test_each_image_is_seen_once_per_epoch(strategy: str, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    (tmp_path / "seen").mkdir()
+    subprocess.run(
+        [sys.executable, str(script), strategy, str(tmp_path / "seen")], check=True, timeout=300
+    )
+    orders = []
+    for epoch in (0, 1):
+        parts = [(tmp_path / f"seen/{epoch}-{rank}.txt").read_text().split() for rank in (0, 1)]
+        seen = Counter(parts[0] + parts[1])
+        assert len(seen) == sum(seen.values())
+        orders.append(parts)
+    assert set(orders[0][0] + orders[0][1]) == set(orders[1][0] + orders[1][1])
+    assert orders[0] != orders[1]
+
+
+def test_two_processes_report_the_accuracy_of_one(tmp_path: Path) -> None:
+    data = ["--data", "ShapesDataModule", "--data.num_images", "301", "--data.num_test", "51"]
+    command = [sys.executable, "-m", "cnn_lightning"]
+    logs = ["--log_dir", str(tmp_path / "logs"), "--trainer.accelerator", "cpu"]
+    fit = [*command, "fit", "--model", "LeNet", *data, *logs, "--trainer.max_epochs", "1"]
+    subprocess.run([*fit, "--run", "one"], check=True, timeout=300)
+    run = tmp_path / "logs/one/version_0"
+    table = run / "metrics.csv"
+    found = []
+    for command_name in ("validate", "test"):
+        for devices in ("1", "2"):
+            subprocess.run(
+                [
+                    *command,
+                    command_name,
+                    "--ckpt_path",
+                    str(run / "checkpoints/last.ckpt"),
+                    *logs,
+                    "--trainer.devices",
+                    devices,
+                    "--trainer.strategy",
+                    "auto",
+                    "--data.eval_batch_size",
+                    "10",
+                ],
+                check=True,
+                timeout=300,
+            )
+            with table.open(newline="") as stream:
+                row = list(csv.DictReader(stream))[-1]
+            kind = "val" if command_name == "validate" else "test"
+            found.append(row[f"{kind}/accuracy"])
+    assert found[0] == found[1]
+    assert found[2] == found[3]

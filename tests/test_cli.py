@@ -310,3 +310,11 @@ def test_errors_cross_process_boundaries_whole() -> None:
 
     error = copy.copy(UserError("what", "remedy"))
     assert (error.what, error.remedy) == ("what", "remedy")
+
+
+@pytest.mark.parametrize(
+    "flag", ["--trainer.fast_dev_run=true", "--trainer.enable_checkpointing=false"]
+)
+def test_trial_runs_write_no_checkpoint(flag: str, recipe: Path, tmp_path: Path) -> None:
+    assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path / "logs"), flag]) == 0
+    assert not list((tmp_path / "logs").rglob("*.ckpt"))

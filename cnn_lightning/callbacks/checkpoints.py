@@ -148,6 +148,7 @@ class LastCheckpoint(Checkpoint):
         return bool(self.every_n_minutes) and waited
 
     def _write(self, trainer: L.Trainer) -> None:
-        if self.folder is not None and not trainer.sanity_checking:
+        is_trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set at run time
+        if self.folder is not None and not is_trial:
             trainer.save_checkpoint(self.folder.checkpoints / "last.ckpt")
             self._written_at = time.monotonic()

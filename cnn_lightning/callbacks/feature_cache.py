@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -90,6 +91,7 @@ class FeatureCache(L.Callback):
         mine = indices[trainer.global_rank :: trainer.world_size]
         rows: np.memmap | None = None
         console = Console(stderr=True)
+        started = time.monotonic()
         with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
             say(f"computing features of {len(indices):,} {stage} images once")
             task = progress.add_task(f"{stage} features", total=len(mine))
@@ -101,6 +103,7 @@ class FeatureCache(L.Callback):
                 progress.advance(task, len(chosen))
         assert rows is not None  # noqa: S101  # a stage has images, or Sharding refuses it
         rows.flush()
+        say(f"features of the {stage} images took {time.monotonic() - started:.1f} s")
         trainer.strategy.barrier("features written")
         if trainer.is_global_zero:
             part.replace(path)

@@ -1,4 +1,4 @@
-"""What `predict` leaves: a table of all images and a picture of the first."""
+"""What `predict` leaves: a table of all images and a picture of some."""
 
 import csv
 import io
@@ -87,12 +87,14 @@ class PredictionFiles(L.Callback):
         table = self.folder.path / "predictions.csv"
         write_text(table, text.getvalue())
         say(str(table))
-        first = found.indices[:NUM_PICTURED]
+        # evenly over the set: files of a folder come class by class
+        rows = torch.linspace(0, len(found.indices) - 1, min(NUM_PICTURED, len(found.indices)))
+        shown = rows.round().long()
         figure = draw_predictions(
-            data.load("test")[0][first],
-            [names[label] for label in ranked.indices[:NUM_PICTURED, 0].tolist()],
-            ranked.values[:NUM_PICTURED, 0].tolist(),
-            [names[label] for label in found.labels[:NUM_PICTURED].tolist()],
+            data.load("test")[0][found.indices[shown]],
+            [names[label] for label in ranked.indices[shown, 0].tolist()],
+            ranked.values[shown, 0].tolist(),
+            [names[label] for label in found.labels[shown].tolist()],
         )
         picture = self.folder.figures / "predictions.png"
         write_bytes(picture, to_png(figure))

@@ -111,6 +111,9 @@ def read_start(command: str, argv: list[str]) -> Start:
         _refuse_other_class(path, known, config)
     folder = folder_of(path) or new_version(log_dir, run or path.stem)
     arguments = ["--config", json.dumps(known), *_without(argv, "--ckpt_path")]
+    if "weights" in checkpoint.get("hyper_parameters", {}):
+        # they are in the checkpoint: the file they came from may be gone
+        arguments.append("--model.init_args.weights=null")
     return Start(command, arguments, folder, path, checkpoint, known)
 
 
@@ -142,8 +145,6 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
     if command == "fit" and newest is not None:
         known = _read_config(newest)
         known.pop("ckpt_path", None)
-        model = known.get("model", {})
-        model.setdefault("init_args", {})["weights"] = None  # they are in the checkpoint
         return known
     ours = checkpoint[CHECKPOINT_KEY]
     init_args = dict(checkpoint.get("hyper_parameters", {}))

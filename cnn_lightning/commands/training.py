@@ -158,6 +158,8 @@ class TrainingCLI(LightningCLI):
             own += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
         if self.command == "predict":
             own.append(callbacks.PredictionFiles(folder))
+        if config.enable_checkpointing is False:
+            self._parser(self.command).callback_keys.remove("checkpoint")
         given = config.get("callbacks")
         kwargs["callbacks"] = [*(given or []), *own]
         kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
@@ -210,6 +212,8 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Name the run folder, the best accuracy and the command to look at it."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         best = self.trainer.checkpoint_callback
         score = getattr(best, "best_model_score", None)
         told = "" if score is None else f"  best val/accuracy {float(score):.4f}"

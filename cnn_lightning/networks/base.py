@@ -18,6 +18,7 @@ class Network(nn.Module):
         max_size: Greatest height and width, `None` where there is no limit.
         default_size: Side that images are resized to which the network cannot take, or which its
             pretrained weights were trained with.
+        num_features: Features F that the backbone gives for an image.
         auxiliary_weight: Share of each auxiliary head's loss in the training loss.
     """
 
@@ -26,6 +27,7 @@ class Network(nn.Module):
     min_size: int = 1
     max_size: int | None = None
     default_size: int = 224
+    num_features: int
     auxiliary_weight: float = 0.0
 
     @property

@@ -23,7 +23,6 @@ _BLOCKS = {
 }
 _POOLED_AFTER = {"inception3b": "maxpool3", "inception4e": "maxpool4"}
 _TAPS = ("inception4a", "inception4d")  # where the auxiliary heads look
-_NUM_FEATURES = 1024
 
 
 class GoogLeNet(Network):
@@ -40,6 +39,7 @@ class GoogLeNet(Network):
         auxiliary: Whether to have the two auxiliary heads, which help in training alone.
     """
 
+    num_features = 1024
     auxiliary_weight = 0.3  # section 5 of the paper
 
     def __init__(
@@ -55,7 +55,7 @@ class GoogLeNet(Network):
         self.default_size = 32 if stem == "small" else 224
         self.backbone = _Backbone(in_channels, stem)
         # 0.2 and 0.7: torchvision's; the paper drops 0.4 and 0.7
-        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(_NUM_FEATURES, num_classes))
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(self.num_features, num_classes))
         self.aux1 = _AuxiliaryHead(512, num_classes) if auxiliary else None
         self.aux2 = _AuxiliaryHead(528, num_classes) if auxiliary else None
         if not auxiliary:

@@ -10,8 +10,6 @@ from typing_extensions import override
 from cnn_lightning.networks.base import Network
 from cnn_lightning.networks.layers import ConvBlock, initialize_convolutions
 
-_NUM_FEATURES = 2048
-
 
 class InceptionV3(Network):
     """Inception v3 (Szegedy et al. 2016, arXiv:1512.00567), by torchvision's names and widths.
@@ -24,12 +22,13 @@ class InceptionV3(Network):
 
     min_size = 75
     default_size = 299
+    num_features = 2048
     auxiliary_weight = 0.4  # the published training code's; the paper gives none
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, auxiliary: bool = True) -> None:
         super().__init__()
         self.backbone = _Backbone(in_channels)
-        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(_NUM_FEATURES, num_classes))
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(self.num_features, num_classes))
         self.AuxLogits = _AuxiliaryHead(num_classes) if auxiliary else None
         if not auxiliary:
             self.auxiliary_weight = 0.0

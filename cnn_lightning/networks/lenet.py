@@ -36,6 +36,7 @@ class LeNet5(Network):
     min_size = 28
     max_size = 32
     default_size = 32
+    num_features = 84
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class LeNet5(Network):
             nn.Linear(120, 84),
             act(),
         )
-        self.head = nn.Linear(84, num_classes)
+        self.head = nn.Linear(self.num_features, num_classes)
 
 
 class _CentreIn32(nn.Module):

@@ -47,7 +47,8 @@ class ResidualNetwork(Network):
         self.min_size = 8 if stem == "small" else 32
         self.default_size = 32 if stem == "small" else 224
         self.backbone = _Backbone(in_channels, depth, stem)
-        self.head = nn.Linear(self.backbone.num_features, num_classes)
+        self.num_features = self.backbone.num_features
+        self.head = nn.Linear(self.num_features, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015 (arXiv:1502.01852)
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -2,10 +2,11 @@
 
 import difflib
 from collections import OrderedDict
+from typing import cast
 
 import torchvision
 from torch import nn
-from torchvision.models import SqueezeNet, VisionTransformer
+from torchvision.models import MaxVit, SqueezeNet, VisionTransformer
 from typing_extensions import override
 
 from cnn_lightning.errors import UserError
@@ -22,7 +23,9 @@ class TorchvisionNetwork(Network):
     """A torchvision network by its name, with a new head.
 
     The head is its last linear layer. SqueezeNet has none: its backbone gives N×512×H×W, and its
-    head is dropout, a 1×1 convolution, ReLU and the mean over the image.
+    head is dropout, a 1×1 convolution, ReLU and the mean over the image. Activations are not in
+    place. The residual blocks of torchvision (`resnet…`, `resnext…`, `wide_resnet…`) call one ReLU
+    at two or three places; `ResidualNetwork` has one for each.
 
     Args:
         name: As `torchvision.models.list_models()` gives it.
@@ -48,7 +51,9 @@ class TorchvisionNetwork(Network):
         facts = torchvision.models.get_model_weights(name)["DEFAULT"]
         self.min_size = max(facts.meta["min_size"])
         self.default_size = int(facts.transforms().crop_size[0])
-        if isinstance(model, VisionTransformer) or name.startswith("maxvit"):
+        if isinstance(model, VisionTransformer):
+            self.default_size = model.image_size  # its newest weights may be for a larger one
+        if isinstance(model, VisionTransformer | MaxVit):
             self.min_size = self.max_size = self.default_size  # position codes have a fixed size
         self._head_name = _split(self, model, num_classes)
         _give_channels(self, in_channels)
@@ -68,6 +73,7 @@ def _split(network: TorchvisionNetwork, model: nn.Module, num_classes: int) -> s
     """Set backbone and head; the name that the head's layer had."""
     if isinstance(model, SqueezeNet):
         network.backbone = nn.Sequential(OrderedDict(features=model.features))
+        network.num_features = 512
         network.head = nn.Sequential(
             nn.Dropout(0.5),
             nn.Conv2d(512, num_classes, 1),
@@ -77,11 +83,12 @@ def _split(network: TorchvisionNetwork, model: nn.Module, num_classes: int) -> s
         )
         return "classifier.1"
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    old = model.get_submodule(linear[-1])
-    assert isinstance(old, nn.Linear)  # noqa: S101  # just chosen so
-    network.head = nn.Linear(old.in_features, num_classes)
+    old = cast(nn.Linear, model.get_submodule(linear[-1]))
     model.set_submodule(linear[-1], nn.Identity())
     network.backbone = model
+    network.num_features = old.in_features
+    # MaxViT's last layer has no bias
+    network.head = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
     return str(linear[-1])
 
 

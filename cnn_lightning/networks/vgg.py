@@ -35,7 +35,8 @@ class VGG(Network):
         super().__init__()
         self.default_size = 32 if stem == "small" else 224
         self.backbone = _Backbone(in_channels, stem, dropout)
-        self.head = nn.Linear(512 if stem == "small" else 4096, num_classes)
+        self.num_features = 512 if stem == "small" else 4096
+        self.head = nn.Linear(self.num_features, num_classes)
         _initialize(self)
 
     @override

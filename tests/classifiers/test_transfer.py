@@ -80,7 +80,7 @@ def test_kept_features_give_what_computing_them_gives(photos: Path, pretrained: 
         fit(photos, "computed", "--feature_cache.enabled=false", weights=str(pretrained))
     )
     for key, value in kept["state_dict"].items():
-        torch.testing.assert_close(value, computed["state_dict"][key], rtol=1e-4, atol=1e-5)
+        assert torch.equal(value, computed["state_dict"][key]), key
     scores = [
         next(v for k, v in content["callbacks"].items() if k.startswith("BestCheckpoint"))
         for content in (kept, computed)
@@ -224,3 +224,18 @@ def test_loading_a_checkpoint_does_not_ask_for_its_weights_again(
     classifier = ResNet.load_from_checkpoint(run / "checkpoints/best.ckpt", weights_only=True)
     assert classifier.class_names == ("ant", "bee", "cow")
     assert main(["test", "--ckpt_path", str(run / "checkpoints/best.ckpt")]) == 0
+
+
+def test_resuming_does_not_ask_for_the_weights_again(photos: Path, pretrained: Path) -> None:
+    run = fit(photos, "frozen", weights=str(pretrained))
+    pretrained.unlink()
+    fit(
+        photos,
+        "frozen",
+        "--ckpt_path",
+        "last",
+        "--trainer.max_epochs",
+        "3",
+        weights=str(pretrained),
+    )
+    assert load(run)["epoch"] == 2

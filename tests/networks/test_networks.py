@@ -1,7 +1,10 @@
 """One contract for all networks, and each against torchvision or the number of a paper."""
 
+import importlib
+import pkgutil
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -42,13 +45,26 @@ def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_every_network_has_a_row() -> None:
+def activation_calls(network: Network, images: torch.Tensor) -> dict[str, int]:
+    """How often each activation module of the network is used, auxiliary heads included."""
+    calls: Counter[str] = Counter()
+    for path, module in network.named_modules():
+        if type(module).__module__ == "torch.nn.modules.activation":
+            calls[path] = 0
+            module.register_forward_hook(lambda *_, path=path: calls.update([path]))
+    network.eval().auxiliary_logits(images)
+    return calls
+
+
+def test_every_network_has_a_row_and_is_exported() -> None:
     found = {
         name
-        for name in networks.__all__
-        if issubclass(getattr(networks, name), Network) and name != "Network"
+        for entry in pkgutil.iter_modules(networks.__path__, f"{networks.__name__}.")
+        for name, kind in vars(importlib.import_module(entry.name)).items()
+        if isinstance(kind, type) and issubclass(kind, Network) and kind.__module__ == entry.name
     }
-    assert found == set(ROWS)
+    assert found == {*ROWS, "Network"}
+    assert found == set(networks.__all__)
 
 
 @EVERY
@@ -66,7 +82,9 @@ def test_logits_in_both_modes(name: str, channels: int, training: bool) -> None:
 def test_forward_is_head_after_backbone(name: str) -> None:
     network, images = build(name)
     network.eval()
-    assert torch.equal(network(images), network.head(network.backbone(images)))
+    features = network.backbone(images)
+    assert features.shape[:2] == (2, network.num_features)
+    assert torch.equal(network(images), network.head(features))
 
 
 @EVERY
@@ -85,53 +103,49 @@ def test_too_small_an_image_is_refused(name: str) -> None:
     small = images[:, :, : network.min_size - 1, : network.min_size - 1]
     with pytest.raises(UserError, match=f"least it can take is {network.min_size}"):
         network.eval()(small)
+    with pytest.raises(UserError, match=f"least it can take is {network.min_size}"):
+        network.eval().auxiliary_logits(small)
 
 
 @EVERY
 def test_activations_are_not_in_place_and_not_used_twice(name: str) -> None:
     network, images = build(name)
-    calls: Counter[str] = Counter()
-    for path, module in network.named_modules():
-        assert not getattr(module, "inplace", False), path
-        if isinstance(module, (nn.ReLU, nn.Tanh)):
-            module.register_forward_hook(lambda *_, path=path: calls.update([path]))
-    network.eval()(images)
+    assert [path for path, part in network.named_modules() if getattr(part, "inplace", False)] == []
+    calls = activation_calls(network, images)
     assert calls
     assert set(calls.values()) == {1}
 
 
-@pytest.mark.parametrize(
-    ("network", "parameters"),
-    [
-        (LeNet5(10, 1), 61_706),  # LeCun et al. 1998 with a full second convolution
-        (ResidualNetwork(10), 11_173_962),  # pytorch-cifar
-        (VGG(10), 14_728_266),  # pytorch-cifar
-        (ResidualNetwork(1000, depth=50, stem="imagenet"), 25_557_032),  # torchvision
-        (VGG(1000, stem="imagenet"), 138_365_992),
-        (InceptionV3(1000), 27_161_264),
-        (GoogLeNet(1000, auxiliary=False), 6_624_904),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
-)
-def test_parameter_count(network: Network, parameters: int) -> None:
-    assert count(network) == parameters
+def test_an_activation_used_twice_or_in_place_would_be_seen() -> None:
+    calls = activation_calls(TorchvisionNetwork("resnet18", 7), torch.rand(2, 3, 32, 32))
+    assert set(calls.values()) == {1, 2}
+    assert any(getattr(part, "inplace", False) for part in models.alexnet().modules())
 
 
 @pytest.mark.parametrize(
-    ("name", "ours", "size"),
+    ("make", "parameters"),
     [
-        ("resnet18", ResidualNetwork(1000, depth=18, stem="imagenet"), 64),
-        ("resnet50", ResidualNetwork(1000, depth=50, stem="imagenet"), 64),
-        ("vgg16_bn", VGG(1000, stem="imagenet"), 64),
-        ("inception_v3", InceptionV3(1000), 80),
-        ("googlenet", GoogLeNet(1000), 64),
-        ("squeezenet1_1", TorchvisionNetwork("squeezenet1_1", 1000), 64),
-        ("alexnet", TorchvisionNetwork("alexnet", 1000), 64),
-        ("mobilenet_v3_small", TorchvisionNetwork("mobilenet_v3_small", 1000), 64),
+        (lambda: LeNet5(10, 1), 61_706),  # LeCun et al. 1998 with a full second convolution
+        (lambda: ResidualNetwork(10), 11_173_962),  # pytorch-cifar
+        (lambda: VGG(10), 14_728_266),  # pytorch-cifar
+        (lambda: ResidualNetwork(1000, depth=18, stem="imagenet"), 11_689_512),  # torchvision
+        (lambda: ResidualNetwork(1000, depth=34, stem="imagenet"), 21_797_672),
+        (lambda: ResidualNetwork(1000, depth=50, stem="imagenet"), 25_557_032),
+        (lambda: ResidualNetwork(1000, depth=101, stem="imagenet"), 44_549_160),
+        (lambda: ResidualNetwork(1000, depth=152, stem="imagenet"), 60_192_808),
+        (lambda: VGG(1000, stem="imagenet"), 138_365_992),
+        (lambda: InceptionV3(1000), 27_161_264),
+        (lambda: GoogLeNet(1000, auxiliary=False), 6_624_904),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=str,
 )
-def test_equal_to_torchvision_with_its_weights(name: str, ours: Network, size: int) -> None:
+def test_parameter_count(make: Callable[[], Network], parameters: int) -> None:
+    with torch.device("meta"):  # shapes alone: nothing is drawn or stored
+        assert count(make()) == parameters
+
+
+def pair(name: str, make: Callable[[], Network]) -> tuple[Network, nn.Module]:
+    """Our network and torchvision's with the same weights, in eval mode."""
     more = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
     theirs = models.get_model(name, weights=None, **more)
     generator = torch.Generator().manual_seed(1)
@@ -139,10 +153,71 @@ def test_equal_to_torchvision_with_its_weights(name: str, ours: Network, size: i
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
+    with torch.device("meta"):
+        ours = make()
     state = {ours.rename_torchvision_key(key): v for key, v in theirs.state_dict().items()}
-    ours.load_state_dict(state)
-    images = torch.rand(2, 3, size, size, generator=generator)
-    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
+    ours.load_state_dict(state, assign=True)
+    return ours.eval(), theirs.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "size"),
+    [
+        ("resnet18", lambda: ResidualNetwork(1000, depth=18, stem="imagenet"), 64),
+        ("resnet50", lambda: ResidualNetwork(1000, depth=50, stem="imagenet"), 64),
+        ("vgg16_bn", lambda: VGG(1000, stem="imagenet"), 64),
+        ("inception_v3", lambda: InceptionV3(1000), 80),
+        ("googlenet", lambda: GoogLeNet(1000), 64),
+        ("squeezenet1_1", lambda: TorchvisionNetwork("squeezenet1_1", 1000), 64),
+        ("alexnet", lambda: TorchvisionNetwork("alexnet", 1000), 64),
+        ("mobilenet_v3_small", lambda: TorchvisionNetwork("mobilenet_v3_small", 1000), 64),
+        ("densenet121", lambda: TorchvisionNetwork("densenet121", 1000), 64),
+        ("efficientnet_b0", lambda: TorchvisionNetwork("efficientnet_b0", 1000), 64),
+        ("shufflenet_v2_x0_5", lambda: TorchvisionNetwork("shufflenet_v2_x0_5", 1000), 64),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@torch.no_grad()
+def test_equal_to_torchvision_with_its_weights(
+    name: str, make: Callable[[], Network], size: int
+) -> None:
+    ours, theirs = pair(name, make)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "size"),
+    [("inception_v3", lambda: InceptionV3(1000), 299), ("googlenet", lambda: GoogLeNet(1000), 64)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@torch.no_grad()
+def test_auxiliary_logits_equal_torchvision(
+    name: str, make: Callable[[], Network], size: int
+) -> None:
+    ours, theirs = pair(name, make)
+    theirs.training = True  # itself alone, so that it gives them, while its layers stay in eval
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(2))
+    logits, auxiliary = ours.auxiliary_logits(images)
+    expected, *backwards = theirs(images)  # torchvision gives the last auxiliary head first
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(auxiliary, backwards[::-1], rtol=1e-4, atol=1e-4)
+
+
+# a member of each family that meta tensors can build, and those that differ from their family
+FAMILIES = ("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s",
+    "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "resnext50_32x4d",
+    "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "vgg11", "vit_b_16", "vit_h_14")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_of_torchvision_gives_logits_at_its_sizes(name: str) -> None:
+    with torch.device("meta"), torch.no_grad():
+        network = TorchvisionNetwork(name, 7, in_channels=1).eval()
+        for size in {network.min_size, network.default_size}:
+            assert network(torch.empty(2, 1, size, size)).shape == (2, 7)
+        keys = models.get_model(name, weights=None).state_dict()
+    assert {network.rename_torchvision_key(key) for key in keys} == set(network.state_dict())
 
 
 def test_small_images_stand_in_the_middle_for_lenet() -> None:
@@ -162,6 +237,31 @@ def test_segmentation_network_is_refused() -> None:
         TorchvisionNetwork("fcn_resnet50", 10)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_network_with_auxiliary_heads_is_refused_for_our_own(name: str) -> None:
+    with pytest.raises(UserError, match="class_path: Inception"):
+        TorchvisionNetwork(name, 10)
+
+
+def test_networks_without_auxiliary_heads_give_no_auxiliary_logits() -> None:
+    network = GoogLeNet(7, stem="small", auxiliary=False)
+    assert network.auxiliary_weight == 0
+    assert network.eval().auxiliary_logits(torch.rand(2, 3, 32, 32))[1] == []
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "gelu"])
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_lenet_takes_every_size_from_28_to_32(
+    activation: Literal["tanh", "relu", "sigmoid", "gelu"], pooling: Literal["avg", "max"]
+) -> None:
+    network = LeNet5(10, 1, activation=activation, pooling=pooling).eval()
+    for side in range(28, 33):
+        assert network(torch.rand(2, 1, side, side)).shape == (2, 10)
+    with pytest.raises(UserError, match="most it can take is 32"):
+        network(torch.rand(2, 1, 33, 33))
+
+
 def test_fixed_size_of_a_transformer() -> None:
-    network = TorchvisionNetwork("vit_b_16", 10)
+    with torch.device("meta"):
+        network = TorchvisionNetwork("vit_b_16", 10)
     assert (network.min_size, network.max_size) == (224, 224)

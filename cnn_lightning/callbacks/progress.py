@@ -17,10 +17,9 @@ class Bar(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)  # the run folder is named at start and end
-        if "images_per_second" in metrics:
-            metrics["images_per_second"] = round(
-                float(trainer.callback_metrics["images_per_second"])
-            )
+        if metrics.pop("images_per_second", None) is not None:
+            speed = float(trainer.callback_metrics["images_per_second"])
+            metrics["images/s"] = f"{speed:,.0f}"
         return metrics
 
 

@@ -1,8 +1,9 @@
-"""Tiny seeded data sets in the real on-disk formats, learnable: images differ by class."""
+"""Tiny seeded data sets and weights in the real on-disk formats; images differ by class."""
 
 import gzip as gzip_format
 import hashlib
 import struct
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import models
 
 
 def draw_classes(
@@ -143,3 +145,15 @@ def make_folder(
                 ending = ("png", "jpg")[index % 2]
                 Image.fromarray(image).save(folder / f"{name}_{index:03}.{ending}")
     return root
+
+
+def make_weights(name: str) -> dict[str, torch.Tensor]:
+    """Make a file of random weights where torchvision looks for its own; what is in it."""
+    url = models.get_model_weights(name)["DEFAULT"].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # without it these two draw from a truncated normal, which takes seconds, and warn
+    more = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    state: dict[str, torch.Tensor] = models.get_model(name, weights=None, **more).state_dict()
+    torch.save(state, path)
+    return state

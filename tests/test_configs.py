@@ -1,15 +1,12 @@
 """Every recipe trains, and replays from its own saved config to the same bits."""
 
-import urllib.parse
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from compare import assert_same_checkpoint
-from make_data import make_cifar10, make_folder, make_mnist
-from torchvision import models
+from make_data import make_cifar10, make_folder, make_mnist, make_weights
 
 from cnn_lightning.cli import main
 from cnn_lightning.data import CIFAR10DataModule
@@ -33,20 +30,6 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cifar10(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CIFAR10DataModule, "files", make_cifar10(small_data))
-
-
-def weights_file(name: str) -> Path:
-    """Make a file of random weights where torchvision looks for the real one."""
-    url = models.get_model_weights(name)["DEFAULT"].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    network = models.get_model(name, weights=None, **extra(name))
-    torch.save(network.state_dict(), path)
-    return path
-
-
-def extra(name: str) -> dict[str, Any]:
-    return {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
 
 
 def fit(config: Path, data: Path, log_dir: Path, *more: str) -> Path:
@@ -84,13 +67,13 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("config", RECIPES, ids=lambda path: path.stem)
 def test_recipe_trains_and_replays(config: Path, small_data: Path, tmp_path: Path) -> None:
     if "vgg16_head" in config.stem:
-        weights_file("vgg16_bn")
+        make_weights("vgg16_bn")
     elif "resnet50" in config.stem:
-        weights_file("resnet50")
+        make_weights("resnet50")
     elif "inception" in config.stem:
-        weights_file("inception_v3")
+        make_weights("inception_v3")
     elif "weights: DEFAULT" in config.read_text():
-        weights_file("resnet18")
+        make_weights("resnet18")
     run = fit(config, small_data, tmp_path / "first")
     for name in ("config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"):
         assert (run / name).is_file(), name

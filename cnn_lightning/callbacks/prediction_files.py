@@ -10,7 +10,7 @@ import torch.distributed
 from typing_extensions import override
 
 from cnn_lightning.classifiers import ImageClassifier
-from cnn_lightning.classifiers.base import StepOutput
+from cnn_lightning.classifiers.interfaces import StepOutput
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.figures import draw_predictions, to_png

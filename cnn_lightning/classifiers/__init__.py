@@ -1,7 +1,8 @@
 """Classifiers: LightningModules, each around one network."""
 
-from cnn_lightning.classifiers.base import ImageClassifier, Predictions
+from cnn_lightning.classifiers.base import ImageClassifier
 from cnn_lightning.classifiers.inception import Inception
+from cnn_lightning.classifiers.interfaces import Predictions
 from cnn_lightning.classifiers.lenet import LeNet
 from cnn_lightning.classifiers.resnet import ResNet
 from cnn_lightning.classifiers.torchvision import TorchvisionClassifier

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
 from cnn_lightning.classifiers import optimization, transfer
+from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
 from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.errors import UserError
 from cnn_lightning.images import fit_square, load_images
@@ -25,57 +26,6 @@ from cnn_lightning.randomness import run_seed, seed_torch
 
 CHECKPOINT_KEY = "cnn_lightning"
 _CHECKPOINT_FORMAT = 1
-
-
-class ImageBatch(Protocol):
-    """What a step receives; `cnn_lightning.data.Batch` is one, and says what each part is."""
-
-    @property
-    def images(self) -> Tensor:
-        """Prepared images, or features in their place."""
-
-    @property
-    def labels(self) -> Tensor:
-        """N int64."""
-
-    @property
-    def indices(self) -> Tensor:
-        """N int64."""
-
-    @property
-    def is_features(self) -> bool:
-        """Whether `images` are features."""
-
-
-class ImageData(Protocol):
-    """What a classifier reads of a data module, and the one thing it sets."""
-
-    class_names: Sequence[str]
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    preprocessing: Preprocessing | None
-
-
-class Predictions(NamedTuple):
-    """What `predict_images` gives for N images of K classes.
-
-    Attributes:
-        class_names: The most probable class of each image, N names.
-        probabilities: N×K float32 on the CPU, rows sum to 1, columns in the order of the
-            classifier's `class_names`.
-    """
-
-    class_names: list[str]
-    probabilities: Tensor
-
-
-class StepOutput(NamedTuple):
-    """What `predict_step` gives: probabilities N×K float32, labels N and indices N int64."""
-
-    probabilities: Tensor
-    labels: Tensor
-    indices: Tensor
 
 
 class ImageClassifier(L.LightningModule):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from cnn_lightning.networks.base import Network
+from cnn_lightning.networks.layers import initialize_convolutions
 
 Depth = Literal[18, 34, 50, 101, 152]
 # blocks of each of the four stages, and whether they are bottlenecks: table 1 of the paper
@@ -49,9 +50,7 @@ class ResidualNetwork(Network):
         self.backbone = _Backbone(in_channels, depth, stem)
         self.num_features = self.backbone.num_features
         self.head = nn.Linear(self.num_features, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # He et al. 2015 (arXiv:1502.01852)
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialize_convolutions(self)
 
 
 class _Backbone(nn.Module):

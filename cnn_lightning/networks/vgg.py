@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from cnn_lightning.networks.base import Network
+from cnn_lightning.networks.layers import initialize_convolutions
 
 # configuration D of the paper's table 1: channels of each convolution, 0 for a max pooling
 _LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
@@ -37,7 +38,11 @@ class VGG(Network):
         self.backbone = _Backbone(in_channels, stem, dropout)
         self.num_features = 512 if stem == "small" else 4096
         self.head = nn.Linear(self.num_features, num_classes)
-        _initialize(self)
+        initialize_convolutions(self)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # torchvision's, narrower than torch's own
+                nn.init.normal_(module.weight, 0, 0.01)
+                nn.init.zeros_(module.bias)
 
     @override
     def rename_torchvision_key(self, key: str) -> str:
@@ -77,15 +82,3 @@ class _Backbone(nn.Module):
         features = self.avgpool(self.features(images)).flatten(1)
         result: Tensor = self.classifier(features)
         return result
-
-
-def _initialize(network: nn.Module) -> None:
-    """He et al. 2015 (arXiv:1502.01852) for convolutions; N(0, 0.01) for linear layers."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0, 0.01)
-            nn.init.zeros_(module.bias)

@@ -1,12 +1,11 @@
 """Weights, freezing, and features that are computed once."""
 
-import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from make_data import make_folder
+from make_data import make_folder, make_weights
 from torchvision import models
 
 from cnn_lightning.callbacks import FeatureCache
@@ -133,17 +132,6 @@ def test_augmented_images_are_computed_every_time(
     assert [path.name.partition("-")[0] for path in (run / "features").glob("*.npy")] == ["val"]
 
 
-def weights_file(name: str) -> dict[str, torch.Tensor]:
-    """Make a file of random weights where torchvision looks for the real one."""
-    url = models.get_model_weights(name)["DEFAULT"].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    more = {"init_weights": False} if name == "inception_v3" else {}
-    state: dict[str, torch.Tensor] = models.get_model(name, weights=None, **more).state_dict()
-    torch.save(state, path)
-    return state
-
-
 @pytest.mark.parametrize(
     ("name", "build", "key", "size"),
     [
@@ -168,7 +156,7 @@ def weights_file(name: str) -> dict[str, torch.Tensor]:
     ],
 )
 def test_torchvision_weights_fill_the_backbone(name: str, build: Any, key: str, size: int) -> None:
-    state = weights_file(name)
+    state = make_weights(name)
     classifier = build()
     assert torch.equal(classifier.network.backbone.state_dict()[key], state[key])
     assert classifier.network.head.state_dict() is not None
@@ -176,7 +164,7 @@ def test_torchvision_weights_fill_the_backbone(name: str, build: Any, key: str, 
 
 
 def test_inception_prepares_images_as_torchvision_does() -> None:
-    weights_file("inception_v3")
+    make_weights("inception_v3")
     prepared = Inception(5, version="v3", weights="DEFAULT")._weights_preprocessing
     assert prepared is not None
     images = torch.randint(256, (2, 3, 299, 299), dtype=torch.uint8)
@@ -189,7 +177,7 @@ def test_inception_prepares_images_as_torchvision_does() -> None:
 
 
 def test_colours_are_summed_for_grey_images() -> None:
-    state = weights_file("resnet18")
+    state = make_weights("resnet18")
     classifier = ResNet(5, 1, depth=18, stem="imagenet", weights="DEFAULT")
     kernel = classifier.network.first_conv.weight
     assert torch.equal(kernel, state["conv1.weight"].sum(1, keepdim=True))

@@ -1,0 +1,59 @@
+"""What classifiers take and give: batches, data modules, predictions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from cnn_lightning.preprocessing import Preprocessing
+
+
+class ImageBatch(Protocol):
+    """What a step receives; `cnn_lightning.data.Batch` is one, and says what each part is."""
+
+    @property
+    def images(self) -> Tensor:
+        """Prepared images, or features in their place."""
+
+    @property
+    def labels(self) -> Tensor:
+        """N int64."""
+
+    @property
+    def indices(self) -> Tensor:
+        """N int64."""
+
+    @property
+    def is_features(self) -> bool:
+        """Whether `images` are features."""
+
+
+class ImageData(Protocol):
+    """What a classifier reads of a data module, and the one thing it sets."""
+
+    class_names: Sequence[str]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    preprocessing: Preprocessing | None
+
+
+class Predictions(NamedTuple):
+    """What `predict_images` gives for N images of K classes.
+
+    Attributes:
+        class_names: The most probable class of each image, N names.
+        probabilities: N×K float32 on the CPU, rows sum to 1, columns in the order of the
+            classifier's `class_names`.
+    """
+
+    class_names: list[str]
+    probabilities: Tensor
+
+
+class StepOutput(NamedTuple):
+    """What `predict_step` gives: probabilities N×K float32, labels N and indices N int64."""
+
+    probabilities: Tensor
+    labels: Tensor
+    indices: Tensor

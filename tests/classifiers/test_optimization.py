@@ -1,0 +1,71 @@
+"""Optimizers and schedules by class and arguments."""
+
+import pytest
+import torch
+from torch import nn
+
+from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule
+from cnn_lightning.errors import UserError
+
+SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+
+
+def rates(spec: dict[str, object], length: int) -> list[float]:
+    optimizer = build_optimizer(SGD, nn.Linear(2, 2))
+    schedule = build_schedule(spec, optimizer, length)
+    found = []
+    for _ in range(length):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("spec", "argument"),
+    [
+        ({"class_path": "OneCycleLR", "init_args": {"max_lr": 0.1}}, "total_steps"),
+        ({"class_path": "CosineAnnealingLR"}, "T_max"),
+        ({"class_path": "LinearLR"}, "total_iters"),
+    ],
+)
+def test_the_schedules_of_torch_are_told_the_length(spec: dict[str, object], argument: str) -> None:
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    kind = getattr(torch.optim.lr_scheduler, str(spec["class_path"]))
+    reference = kind(optimizer, **{**spec.get("init_args", {}), argument: 20})  # type: ignore[dict-item]
+    wanted = []
+    for _ in range(20):
+        wanted.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+    assert rates(spec, 20) == wanted
+
+
+def test_a_schedule_that_needs_no_length() -> None:
+    spec = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 2}}
+    assert rates(spec, 4) == pytest.approx([0.1, 0.1, 0.01, 0.01])
+
+
+def test_weight_decay_spares_biases() -> None:
+    spec = {"class_path": "SGD", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
+    groups = build_optimizer(spec, nn.Linear(2, 2)).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.5, 0]
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "builtins.eval", "torch.nn.Linear", "Sgd", "no.such"]
+)
+def test_what_is_no_optimizer_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        build_optimizer({"class_path": name}, nn.Linear(2, 2))
+
+
+def test_wrong_arguments_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match="lrr"):
+        build_optimizer({"class_path": "SGD", "init_args": {"lrr": 1}}, nn.Linear(2, 2))
+
+
+def test_a_schedule_that_waits_for_a_metric_is_refused() -> None:
+    optimizer = build_optimizer(SGD, nn.Linear(2, 2))
+    with pytest.raises(UserError, match="waits for a metric"):
+        build_schedule({"class_path": "ReduceLROnPlateau"}, optimizer, 10)

@@ -75,8 +75,15 @@ def test_recipe_trains_and_replays(config: Path, small_data: Path, tmp_path: Pat
     elif "weights: DEFAULT" in config.read_text():
         make_weights("resnet18")
     run = fit(config, small_data, tmp_path / "first")
-    for name in ("config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"):
+    for name in (
+        "config.yaml",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "metrics.csv",
+        "figures/validation_predictions.png",
+    ):
         assert (run / name).is_file(), name
+    assert list(run.glob("events.out.tfevents.*"))
     again = fit(run / "config.yaml", small_data, tmp_path / "again")
     assert_same_checkpoint(run / LAST, again / LAST)
 

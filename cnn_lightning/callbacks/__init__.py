@@ -3,6 +3,7 @@
 from cnn_lightning.callbacks.checkpoints import BestCheckpoint, Interrupted, LastCheckpoint
 from cnn_lightning.callbacks.feature_cache import FeatureCache
 from cnn_lightning.callbacks.prediction_files import PredictionFiles
+from cnn_lightning.callbacks.prediction_grid import PredictionGrid
 from cnn_lightning.callbacks.progress import Bar, EpochLines
 from cnn_lightning.callbacks.throughput import Throughput
 
@@ -14,5 +15,6 @@ __all__ = [
     "Interrupted",
     "LastCheckpoint",
     "PredictionFiles",
+    "PredictionGrid",
     "Throughput",
 ]

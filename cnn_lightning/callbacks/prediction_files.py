@@ -9,6 +9,7 @@ import torch
 import torch.distributed
 from typing_extensions import override
 
+from cnn_lightning.callbacks.prediction_grid import NUM_PICTURED, evenly
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.interfaces import StepOutput
 from cnn_lightning.console import say
@@ -17,7 +18,6 @@ from cnn_lightning.figures import draw_predictions, to_png
 from cnn_lightning.files import write_bytes, write_text
 from cnn_lightning.runs import RunFolder
 
-NUM_PICTURED = 36
 NUM_RANKED = 3
 
 
@@ -87,9 +87,7 @@ class PredictionFiles(L.Callback):
         table = self.folder.path / "predictions.csv"
         write_text(table, text.getvalue())
         say(str(table))
-        # evenly over the set: files of a folder come class by class
-        rows = torch.linspace(0, len(found.indices) - 1, min(NUM_PICTURED, len(found.indices)))
-        shown = rows.round().long()
+        shown = evenly(torch.arange(len(found.indices)), NUM_PICTURED)
         figure = draw_predictions(
             data.load("test")[0][found.indices[shown]],
             [names[label] for label in ranked.indices[shown, 0].tolist()],

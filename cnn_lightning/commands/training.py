@@ -156,6 +156,7 @@ class TrainingCLI(LightningCLI):
             own.append(callbacks.BestCheckpoint(folder))
         if self.command == "fit":
             own += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
+            own.append(callbacks.PredictionGrid(folder))
         if self.command == "predict":
             own.append(callbacks.PredictionFiles(folder))
         if config.enable_checkpointing is False:

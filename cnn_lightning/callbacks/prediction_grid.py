@@ -1,0 +1,57 @@
+"""What the trained network makes of some validation images, as a picture."""
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
+
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.console import say
+from cnn_lightning.data import ImageDataModule
+from cnn_lightning.figures import draw_predictions, to_array, to_png
+from cnn_lightning.files import write_bytes
+from cnn_lightning.runs import RunFolder
+
+NUM_PICTURED = 36
+
+
+class PredictionGrid(L.Callback):
+    """Draws validation images with predicted and true class when training ends.
+
+    As `figures/validation_predictions.png` and in TensorBoard under the same name.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
+        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        if not isinstance(pl_module, ImageClassifier) or not isinstance(data, ImageDataModule):
+            return
+        images, labels = data.load("train")
+        chosen = evenly(data.stage_indices("val"), NUM_PICTURED)
+        names, probabilities = pl_module.predict_images(images[chosen])
+        figure = draw_predictions(
+            images[chosen],
+            names,
+            probabilities.amax(1).tolist(),
+            [data.class_names[label] for label in labels[chosen].tolist()],
+        )
+        picture = self.folder.figures / "validation_predictions.png"
+        write_bytes(picture, to_png(figure))
+        say(str(picture))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(picture.stem, to_array(figure), trainer.global_step - 1)
+
+
+def evenly(indices: torch.Tensor, count: int) -> torch.Tensor:
+    """At most `count` of N indices, at even distances: files of a folder come class by class."""
+    places = torch.linspace(0, len(indices) - 1, min(count, len(indices)))
+    return indices[places.round().long()]

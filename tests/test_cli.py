@@ -61,7 +61,16 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_wrong_class_name(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refuse(capsys, "fit", "--config", recipe, "--model", "LeNett")
-    assert "LeNett" in message
+    assert "there is no class LeNett" in message
+    assert "perhaps LeNet" in message
+
+
+def test_wrong_choice_is_told_the_right_ones(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refuse(capsys, "fit", "--config", recipe, "--model.activation", "rellu")
+    assert "activation: expected one of 'tanh', 'relu'" in message
+    assert "rellu" in message
 
 
 def test_misspelt_key_in_a_config(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

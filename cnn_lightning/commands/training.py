@@ -23,6 +23,7 @@ from cnn_lightning import callbacks
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from cnn_lightning.commands.arguments import LINKED, Start, read_start
+from cnn_lightning.commands.messages import explain
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
@@ -52,9 +53,7 @@ def main(command: str, argv: list[str]) -> int:
         return _report_interruption(interruption, start.folder)
     except ArgumentError as error:
         known = _user_error_within(error)
-        raise known or UserError(
-            _innermost(error), f"see cnn-lightning {command} --help"
-        ) from error
+        raise known or explain(error, command) from error
     except (ValueError, TypeError) as error:
         # the parser wraps what a class that it builds raises
         known = _user_error_within(error)
@@ -260,13 +259,6 @@ def _refuse_other_precision(trainer: Namespace) -> None:
             f"precision {trainer.precision} does not exist on a CPU",
             "use --trainer.precision bf16-mixed, or a GPU",
         )
-
-
-def _innermost(error: BaseException) -> str:
-    """The line of a parser's message that names the cause, without the layers around it."""
-    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("usage:", "tip:"))]
-    return " ".join(telling[-2:])[:400]
 
 
 def _user_error_within(error: BaseException | None) -> UserError | None:

@@ -200,11 +200,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
             least=2 if stage == "train" else 1,
         )
         return ImageLoader(
-            self._features.get(stage, images),
+            images,
             labels,
             indices,
             sharding,
-            is_features=stage in self._features,
+            features=lambda: self._features.get(stage),
             seed=seed,
             place=place,
         )

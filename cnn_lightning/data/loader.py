@@ -83,11 +83,12 @@ class ImageLoader:
     count is in its checkpoint) is the only one who knows, so a resumed run cannot disagree with it.
 
     Args:
-        images: N×C×H×W uint8, or N×F float features.
+        images: N×C×H×W uint8.
         labels: N int64.
         indices: The images of this split, M int64.
         sharding: How the M images are cut into batches.
-        is_features: Whether `images` are features.
+        features: Gives what is served in place of images, N×F float, or `None`. Asked for when the
+            first batch is drawn: Lightning builds the training loader before there are any.
         seed: Seed of the order; `None` keeps the order of `indices`.
         place: Gives (epoch, next batch of the epoch).
     """
@@ -99,7 +100,7 @@ class ImageLoader:
         indices: Tensor,
         sharding: Sharding,
         *,
-        is_features: bool = False,
+        features: Callable[[], Tensor | None] = lambda: None,
         seed: int | None = None,
         place: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
@@ -107,7 +108,7 @@ class ImageLoader:
         self.labels = labels
         self.indices = indices
         self.sharding = sharding
-        self.is_features = is_features
+        self.features = features
         self.seed = seed
         self.place = place
 
@@ -123,13 +124,15 @@ class ImageLoader:
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.place()  # runs when the first batch is drawn: this is a generator
         order = self.order(epoch)
+        features = self.features()
+        source = self.images if features is None else features
         for number in range(first, len(self)):
             chosen = order[self.sharding.slice(number)]
             yield Batch(
-                torch.index_select(self.images, 0, chosen),
+                torch.index_select(source, 0, chosen),
                 self.labels[chosen],
                 chosen,
-                self.is_features,
+                features is not None,
             )
 
     # Lightning warns on a resume in mid-epoch unless a loader has these two; see `place`

@@ -12,6 +12,7 @@ from cnn_lightning.callbacks import FeatureCache
 from cnn_lightning.classifiers import VGG16, Inception, ResNet
 from cnn_lightning.cli import main
 from cnn_lightning.errors import UserError
+from cnn_lightning.networks import resnet
 
 RECIPE = """
 data:
@@ -85,6 +86,27 @@ def test_kept_features_give_what_computing_them_gives(photos: Path, pretrained: 
         for content in (kept, computed)
     ]
     assert scores[0]["best_model_score"] == scores[1]["best_model_score"]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_backbone_sees_each_image_once_however_many_epochs(
+    keeps: bool, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    forward = resnet._Backbone.forward
+
+    def counted(self: resnet._Backbone, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(resnet._Backbone, "forward", counted)
+    totals = []
+    for epochs in (1, 4):
+        seen.clear()
+        more = (f"--feature_cache.enabled={keeps}", f"--trainer.max_epochs={epochs}")
+        fit(photos, f"epochs_{epochs}", *more)
+        totals.append(sum(seen))
+    assert (totals[0] == totals[1]) == keeps
 
 
 def test_optimizer_sees_the_head_alone(photos: Path) -> None:

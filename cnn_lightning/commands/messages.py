@@ -1,0 +1,65 @@
+"""What the parser's long message comes down to."""
+
+import difflib
+import re
+
+import torch
+
+from cnn_lightning import classifiers, data, optim
+from cnn_lightning.errors import UserError
+
+# the layers of a union type, and what was given, which the telling lines repeat
+_NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Given value",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "usage:",
+    "tip:",
+)
+_REWRITTEN = (
+    (re.compile(r'Parser key "([^"]*)":?'), r"\1:"),
+    (re.compile(r"Problem with given class_path '(?:[^']*\.)?([^'.]+)':"), r"\1:"),
+    (re.compile(r"typing\.Literal\[(.*)\]"), r"one of \1"),
+    (re.compile(r"Expected an? "), "expected "),
+    (re.compile(r"<class '([^']*)'>"), r"\1"),
+)
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_LONGEST = 400
+
+
+def explain(error: BaseException, command: str) -> UserError:
+    """Turn a parser's error into what is wrong and what to do about it.
+
+    Example:
+        >>> print(explain(ValueError("trainer: Expected a <class 'int'>"), "fit"))
+        trainer: expected int
+          see cnn-lightning fit --help
+    """
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_NOISE)]
+    text = " ".join(telling)
+    for pattern, replacement in _REWRITTEN:
+        text = pattern.sub(replacement, text)
+    unknown = _UNKNOWN_CLASS.search(text)
+    if unknown is None:
+        return UserError(text[:_LONGEST], f"see cnn-lightning {command} --help")
+    key = text.partition(":")[0]
+    known = _classes(key)
+    near = difflib.get_close_matches(unknown[1], known, n=3, cutoff=0.5) or known[:8]
+    return UserError(
+        f"{key}: there is no class {unknown[1]}",
+        f"perhaps {', '.join(near)}; a class of your own needs its import path",
+    )
+
+
+def _classes(key: str) -> list[str]:
+    if key == "model":
+        return [name for name in classifiers.__all__ if name != "Predictions"]
+    if key == "data":
+        return [name for name in data.__all__ if name.endswith("DataModule")]
+    if key == "schedule":
+        return [*optim.__all__, *torch.optim.lr_scheduler.__all__]
+    return [name for name in dir(torch.optim) if isinstance(getattr(torch.optim, name), type)]

@@ -41,9 +41,9 @@ def explain(error: BaseException, command: str) -> UserError:
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(_NOISE)]
     text = " ".join(telling)
+    unknown = _UNKNOWN_CLASS.search(text)
     for pattern, replacement in _REWRITTEN:
         text = pattern.sub(replacement, text)
-    unknown = _UNKNOWN_CLASS.search(text)
     if unknown is None:
         return UserError(text[:_LONGEST], f"see cnn-lightning {command} --help")
     key = text.partition(":")[0]

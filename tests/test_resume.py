@@ -14,7 +14,7 @@ import torch
 from compare import assert_same_checkpoint, differences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnn_lightning.callbacks import LastCheckpoint
+from cnn_lightning.callbacks import FeatureCache, LastCheckpoint
 from cnn_lightning.cli import main
 
 LAST = Path("checkpoints/last.ckpt")
@@ -157,6 +157,24 @@ def test_tensorboard_shows_one_unbroken_curve(
         assert curves[0] == curves[1], tag
         steps = [step for step, _ in curves[1]]
         assert steps == sorted(set(steps)), tag
+
+
+def test_ctrl_c_before_the_first_step_is_told_apart_from_a_failure(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def press(callback: FeatureCache, *args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FeatureCache, "on_fit_start", press)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert fit(recipe, tmp_path / "cut") == 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped"
 
 
 @pytest.mark.slow

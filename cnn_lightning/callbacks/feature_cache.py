@@ -95,12 +95,16 @@ class FeatureCache(L.Callback):
         with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
             say(f"computing features of {len(indices):,} {stage} images once")
             task = progress.add_task(f"{stage} features", total=len(mine))
-            for chosen in torch.split(mine, data.eval_batch_size):
-                features = _forward(trainer, classifier, data, images[chosen])
-                if rows is None:
-                    rows = _open(trainer, part, (len(images), *features.shape[1:]))
-                rows[chosen.numpy()] = features.numpy()
-                progress.advance(task, len(chosen))
+            try:
+                for chosen in torch.split(mine, data.eval_batch_size):
+                    features = _forward(trainer, classifier, data, images[chosen])
+                    if rows is None:
+                        rows = _open(trainer, part, (len(images), *features.shape[1:]))
+                    rows[chosen.numpy()] = features.numpy()
+                    progress.advance(task, len(chosen))
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
         assert rows is not None  # noqa: S101  # a stage has images, or Sharding refuses it
         rows.flush()
         say(f"features of the {stage} images took {time.monotonic() - started:.1f} s")

@@ -51,6 +51,11 @@ def main(command: str, argv: list[str]) -> int:
         TrainingCLI(command, start)
     except callbacks.Interrupted as interruption:
         return _report_interruption(interruption, start.folder)
+    except SystemExit as leaving:
+        # before the first step, Lightning itself catches Ctrl-C and leaves with 1
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            raise leaving.__context__ from None
+        raise
     except ArgumentError as error:
         known = _user_error_within(error)
         raise known or explain(error, command) from error

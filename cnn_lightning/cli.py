@@ -55,6 +55,8 @@ def main(argv: Sequence[str]) -> int:
             traceback.print_exc()
         sys.stderr.write(f"error: {error}\n")
         return EXIT_USER_ERROR
+    except SystemExit as leaving:  # after --help
+        return int(leaving.code or 0)
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 128 + signal.SIGINT

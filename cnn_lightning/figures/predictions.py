@@ -11,18 +11,18 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from torch import Tensor
 
+from cnn_lightning.figures.style import BLUE, DPI, GREY, VERMILION
+
 MAX_IMAGES = 36
 
-# Okabe & Ito's palette, told apart by the colour-blind (https://jfly.uni-koeln.de/color/); the
-# frame and the words say the same without colour
+# the dashes and the words say the same without colour
 _FRAMES: dict[str, dict[str, Any]] = {
-    "right": {"edgecolor": "#0072B2", "linestyle": "-", "linewidth": 2.5},
-    "wrong": {"edgecolor": "#D55E00", "linestyle": (0, (2.5, 1.5)), "linewidth": 2.5},
-    "unknown": {"edgecolor": "#808080", "linestyle": "-", "linewidth": 1.0},
+    "right": {"edgecolor": BLUE, "linestyle": "-", "linewidth": 2.5},
+    "wrong": {"edgecolor": VERMILION, "linestyle": (0, (2.5, 1.5)), "linewidth": 2.5},
+    "unknown": {"edgecolor": GREY, "linestyle": "-", "linewidth": 1.0},
 }
 
 # all lengths in pixels
-_DPI = 100
 _MARGIN = 12
 _FRAME_GAP = 5
 _TEXT_GAP = 5
@@ -59,7 +59,7 @@ def draw_predictions(
     """
     _check(images, predicted, probabilities, true)
     states = _compare(predicted, true)
-    figure = Figure(dpi=_DPI)
+    figure = Figure(dpi=DPI)
     texts = [
         figure.text(
             0,
@@ -96,7 +96,7 @@ def _arrange(figure: Figure, images: Tensor, texts: list[Text], states: list[str
     full_width = num_columns * cell_width + _MARGIN
     full_height = num_rows * cell_height + _MARGIN
     # a hundredth of a pixel more, since matplotlib cuts 1.13 * 100 to 112
-    figure.set_size_inches((full_width + 0.01) / _DPI, (full_height + 0.01) / _DPI)
+    figure.set_size_inches((full_width + 0.01) / DPI, (full_height + 0.01) / DPI)
     for i, (image, text, state) in enumerate(zip(images, texts, states, strict=True)):
         row, column = divmod(i, num_columns)
         left = _MARGIN + column * cell_width + (cell_width - _MARGIN - width) // 2

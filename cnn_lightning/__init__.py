@@ -6,11 +6,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PLACES = {
+    "ActivationStatistics": "callbacks",
     "CIFAR10DataModule": "data",
+    "FeatureMaps": "callbacks",
     "ImageClassifier": "classifiers",
     "ImageDataModule": "data",
     "ImageFolderDataModule": "data",
     "Inception": "classifiers",
+    "Kernels": "callbacks",
     "LeNet": "classifiers",
     "MNISTDataModule": "data",
     "ResNet": "classifiers",

@@ -1,18 +1,26 @@
 """Callbacks: when to look, and where the result goes."""
 
+from cnn_lightning.callbacks.activation_statistics import ActivationStatistics
 from cnn_lightning.callbacks.checkpoints import BestCheckpoint, Interrupted, LastCheckpoint
+from cnn_lightning.callbacks.epoch_pictures import EpochPictures
 from cnn_lightning.callbacks.feature_cache import FeatureCache
+from cnn_lightning.callbacks.feature_maps import FeatureMaps
+from cnn_lightning.callbacks.kernels import Kernels
 from cnn_lightning.callbacks.prediction_files import PredictionFiles
 from cnn_lightning.callbacks.prediction_grid import PredictionGrid
 from cnn_lightning.callbacks.progress import Bar, EpochLines
 from cnn_lightning.callbacks.throughput import Throughput
 
 __all__ = [
+    "ActivationStatistics",
     "Bar",
     "BestCheckpoint",
     "EpochLines",
+    "EpochPictures",
     "FeatureCache",
+    "FeatureMaps",
     "Interrupted",
+    "Kernels",
     "LastCheckpoint",
     "PredictionFiles",
     "PredictionGrid",

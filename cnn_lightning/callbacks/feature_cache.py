@@ -15,6 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 from typing_extensions import override
 
+from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
@@ -117,16 +118,10 @@ def _forward(
     trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, images: Tensor
 ) -> Tensor:
     backbone = classifier.network.backbone
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            prepared = data.prepare(images.to(classifier.device))
-            features: Tensor = backbone(prepared)
-            return features.float().cpu()
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(backbone), trainer.precision_plugin.forward_context():
+        prepared = data.prepare(images.to(classifier.device))
+        features: Tensor = backbone(prepared)
+        return features.float().cpu()
 
 
 def _open(trainer: L.Trainer, path: Path, shape: tuple[int, ...]) -> np.memmap:

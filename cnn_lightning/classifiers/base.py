@@ -1,7 +1,6 @@
 """The base of every classifier: steps, metrics, optimizer, and what travels in the checkpoint."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,6 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
+from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
 from cnn_lightning.classifiers.optimization import ClassSpec
@@ -261,7 +261,7 @@ class ImageClassifier(L.LightningModule):
         channels, height, _ = self.image_shape
         fitted = [fit_square(image, height) for image in load_images(images, channels)]
         chunks = []
-        with _evaluating(self):
+        with evaluating(self):
             for start in range(0, len(fitted), batch_size):
                 prepared = self.preprocessing(
                     torch.stack(fitted[start : start + batch_size]).to(self.device)
@@ -319,19 +319,6 @@ class ImageClassifier(L.LightningModule):
             optimization.keep_new_arguments(
                 checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer
             )
-
-
-@contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each submodule's own mode comes back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _count_classes(network: Network) -> int:

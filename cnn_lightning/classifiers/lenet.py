@@ -14,6 +14,8 @@ class LeNet(ImageClassifier):
         in_channels: Colour channels of an image.
         activation: Function after every layer but the last.
         pooling: How each 2×2 field is reduced to one value.
+        batch_norm: Normalise before every activation.
+        dropout: Share 0..1 of the features dropped after each fully connected layer but the last.
         **kwargs: As for `ImageClassifier`.
     """
 
@@ -24,8 +26,16 @@ class LeNet(ImageClassifier):
         *,
         activation: Literal["tanh", "relu", "sigmoid", "gelu"] = "tanh",
         pooling: Literal["avg", "max"] = "avg",
+        batch_norm: bool = False,
+        dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            LeNet5(num_classes, in_channels, activation=activation, pooling=pooling), **kwargs
+        network = LeNet5(
+            num_classes,
+            in_channels,
+            activation=activation,
+            pooling=pooling,
+            batch_norm=batch_norm,
+            dropout=dropout,
         )
+        super().__init__(network, **kwargs)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -37,6 +37,15 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 50,
     "num_sanity_val_steps": 0,
 }
+# callbacks that a config sets up by these names; each has a value that turns it off
+CALLBACK_GROUPS: dict[str, type[Callback]] = {
+    "checkpoint": callbacks.LastCheckpoint,
+    "feature_cache": callbacks.FeatureCache,
+    "feature_maps": callbacks.FeatureMaps,
+    "kernels": callbacks.Kernels,
+    "activation_statistics": callbacks.ActivationStatistics,
+}
+_WITH_FOLDER = (callbacks.LastCheckpoint, callbacks.FeatureCache, callbacks.EpochPictures)
 # the schedule is told these, so nobody counts steps
 _LENGTHS = {"optimizer", "total_steps", "T_max", "total_iters"}
 
@@ -116,8 +125,8 @@ class TrainingCLI(LightningCLI):
         )
         parser.add_argument("--log_dir", type=str, default="logs", help="Folder of all runs.")
         if self.command == "fit":
-            parser.add_lightning_class_args(callbacks.LastCheckpoint, "checkpoint")
-            parser.add_lightning_class_args(callbacks.FeatureCache, "feature_cache")
+            for key, callback in CALLBACK_GROUPS.items():
+                parser.add_lightning_class_args(callback, key)
             parser.add_subclass_arguments(
                 (Optimizer,), "optimizer", instantiate=False, fail_untyped=False, skip={"params"}
             )
@@ -178,7 +187,7 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = [*loggers, *_as_list(config.get("logger"))]
         trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
-            if isinstance(callback, (callbacks.LastCheckpoint, callbacks.FeatureCache)):
+            if isinstance(callback, _WITH_FOLDER):
                 callback.folder = folder
         return trainer
 
@@ -224,7 +233,7 @@ class TrainingCLI(LightningCLI):
         told = "" if score is None else f"  best val/accuracy {float(score):.4f}"
         say(
             f"done: {self.start.folder.path}{told}  look: "
-            f"tensorboard --logdir {self.start.folder.path.parent}"
+            f"tensorboard --logdir {self.start.folder.path.parent} --samples_per_plugin images=100"
         )
 
     @override

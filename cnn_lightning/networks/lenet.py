@@ -1,5 +1,6 @@
 """LeNet-5."""
 
+from collections import OrderedDict
 from typing import Literal
 
 import torch.nn.functional as F
@@ -31,6 +32,9 @@ class LeNet5(Network):
         in_channels: Colour channels of an image.
         activation: Function after every layer but the last.
         pooling: How each 2×2 field is reduced to one value.
+        batch_norm: Normalise before every activation (Ioffe and Szegedy 2015, arXiv:1502.03167).
+        dropout: Share 0..1 of the features dropped after each fully connected layer but the last
+            (Srivastava et al. 2014).
     """
 
     min_size = 28
@@ -45,22 +49,33 @@ class LeNet5(Network):
         *,
         activation: Activation = "tanh",
         pooling: Literal["avg", "max"] = "avg",
+        batch_norm: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         act, pool = _ACTIVATIONS[activation], _POOLINGS[pooling]
+        layers: dict[str, nn.Module | None] = {
+            "field": _CentreIn32(),
+            "conv1": nn.Conv2d(in_channels, 6, 5),  # N×6×28×28
+            "bn1": nn.BatchNorm2d(6) if batch_norm else None,
+            "act1": act(),
+            "pool1": pool(2),
+            "conv2": nn.Conv2d(6, 16, 5),  # N×16×10×10
+            "bn2": nn.BatchNorm2d(16) if batch_norm else None,
+            "act2": act(),
+            "pool2": pool(2),
+            "flatten": nn.Flatten(),
+            "fc3": nn.Linear(16 * 5 * 5, 120),
+            "bn3": nn.BatchNorm1d(120) if batch_norm else None,
+            "act3": act(),
+            "drop3": nn.Dropout(dropout) if dropout else None,
+            "fc4": nn.Linear(120, 84),
+            "bn4": nn.BatchNorm1d(84) if batch_norm else None,
+            "act4": act(),
+            "drop4": nn.Dropout(dropout) if dropout else None,
+        }
         self.backbone = nn.Sequential(
-            _CentreIn32(),
-            nn.Conv2d(in_channels, 6, 5),  # N×6×28×28
-            act(),
-            pool(2),
-            nn.Conv2d(6, 16, 5),  # N×16×10×10
-            act(),
-            pool(2),
-            nn.Flatten(),
-            nn.Linear(16 * 5 * 5, 120),
-            act(),
-            nn.Linear(120, 84),
-            act(),
+            OrderedDict((name, layer) for name, layer in layers.items() if layer is not None)
         )
         self.head = nn.Linear(self.num_features, num_classes)
 

@@ -1,0 +1,85 @@
+"""What layers put out: hooks that hand it over, and come off again."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; each submodule's own mode comes back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@contextmanager
+def listening(
+    layers: Mapping[str, nn.Module], receive: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Hand over each layer's output while the block runs; the hooks come off whatever happens.
+
+    Compiled networks run uncompiled in the block, since compiled code passes by hooks.
+
+    Args:
+        layers: Layers by name.
+        receive: Called with the name and the output. A layer called again in one forward pass of
+            the block counts on: `relu`, `relu#2`, ….
+    """
+    calls: Counter[str] = Counter()
+    handles = []
+
+    def hook_for(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            calls[name] += 1
+            if isinstance(output, Tensor):
+                receive(name if calls[name] == 1 else f"{name}#{calls[name]}", output)
+
+        return hook
+
+    try:
+        for name, layer in layers.items():
+            handles.append(layer.register_forward_hook(hook_for(name)))
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def record_outputs(
+    network: nn.Module,
+    layers: Mapping[str, nn.Module],
+    images: Tensor,
+    precision: Any = None,
+) -> dict[str, Tensor]:
+    """Run a network once, in eval mode, and keep what some layers put out.
+
+    Args:
+        network: Takes `images`.
+        layers: Layers of it by name, as `select_layers` gives them.
+        images: N×C×H×W float, prepared for the network, on its device.
+        precision: A context to run in, such as autocast.
+
+    Returns:
+        Outputs by name in the order of the calls, float32 on the CPU; a layer that is called twice
+        appears as `name` and `name#2`, one that is never called does not.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> None:
+        # a copy: the next layer may write in place
+        outputs[name] = output.detach().to("cpu", torch.float32, copy=True)
+
+    with evaluating(network), precision or nullcontext(), listening(layers, keep):
+        network(images)
+    return outputs

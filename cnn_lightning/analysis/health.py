@@ -1,0 +1,125 @@
+"""How the layers of a network fare: spread, dead units, saturated units."""
+
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnn_lightning.analysis.activations import evaluating, listening
+from cnn_lightning.analysis.layers import RECTIFIERS
+
+# |tanh| above 0.97 passes back less than 6 % of a gradient: 1 - 0.97 ** 2
+SATURATED = 0.97
+NUM_BINS = 50
+
+
+@dataclass
+class LayerStatistics:
+    """Statistics of a layer's outputs over all images, gathered batch by batch.
+
+    Attributes:
+        count: Values seen.
+        total: Their sum.
+        squares: The sum of their squares.
+        active: Per unit, whether it was ever above 0; `None` where units cannot die. A unit is a
+            channel of a convolution (all its places share one kernel) or one feature of a vector.
+        num_saturated: Values beyond ±0.97; `None` where values do not saturate there.
+        lowest: The least value.
+        highest: The greatest value.
+        bins: Counts of values in equal bins from the first batch's least to its greatest value;
+            later values beyond are counted in the outer bins.
+    """
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    active: Tensor | None = None
+    num_saturated: int | None = None
+    lowest: float = float("inf")
+    highest: float = float("-inf")
+    bins: Tensor = field(default_factory=lambda: torch.zeros(NUM_BINS))
+    _range: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def mean(self) -> float:
+        """Mean of all values."""
+        return self.total / self.count
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of all values, over N."""
+        return math.sqrt(max(self.squares / self.count - self.mean**2, 0.0))
+
+    @property
+    def dead(self) -> float | None:
+        """Share 0..1 of units that were never above 0 on any image; `None` if they cannot die."""
+        return None if self.active is None else 1 - float(self.active.double().mean())
+
+    @property
+    def saturated(self) -> float | None:
+        """Share 0..1 of values with a magnitude above 0.97; `None` for other functions."""
+        return None if self.num_saturated is None else self.num_saturated / self.count
+
+    @property
+    def edges(self) -> Tensor:
+        """The 51 limits of the bins, ascending."""
+        return torch.linspace(*self._range, NUM_BINS + 1)
+
+    def add(self, outputs: Tensor, layer: nn.Module) -> None:
+        """Count a batch in.
+
+        Args:
+            outputs: N×F, N×F×H×W or the like.
+            layer: What put them out.
+        """
+        values = outputs.detach().float()
+        lowest, highest = (float(value) for value in values.aminmax())
+        if not self.count:
+            self._range = (lowest, highest) if highest > lowest else (lowest - 0.5, lowest + 0.5)
+        self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
+        self.count += values.numel()
+        # about the first batch's mean, or float32 would lose a small spread around a large mean
+        mean = float(values.mean())
+        self.total += mean * values.numel()
+        self.squares += (float(values.var(correction=0)) + mean**2) * values.numel()
+        inside = values.clamp(*self._range)
+        self.bins += torch.histc(inside, NUM_BINS, *self._range).cpu()
+        if isinstance(layer, RECTIFIERS):
+            units = values.movedim(1, 0).flatten(1).amax(1) > 0
+            self.active = units if self.active is None else self.active | units
+        if isinstance(layer, nn.Tanh):
+            self.num_saturated = (self.num_saturated or 0) + int((values.abs() > SATURATED).sum())
+
+
+def measure_layers(
+    network: nn.Module,
+    layers: Mapping[str, nn.Module],
+    batches: Iterable[Tensor],
+    precision: Any = None,
+) -> dict[str, LayerStatistics]:
+    """Run a network over some images, in eval mode, and gather statistics of its layers' outputs.
+
+    Args:
+        network: Takes each of `batches`.
+        layers: Layers of it by name, as `select_layers` gives them.
+        batches: N×C×H×W float each, prepared for the network, on its device.
+        precision: A context to run in, such as autocast.
+
+    Returns:
+        Statistics by layer in the order of the calls; a layer that is called twice for an image has
+        `name` and `name#2`.
+    """
+    found: dict[str, LayerStatistics] = {}
+
+    def count(name: str, output: Tensor) -> None:
+        found.setdefault(name, LayerStatistics()).add(output, layers[name.partition("#")[0]])
+
+    with evaluating(network), precision or nullcontext():
+        for images in batches:
+            with listening(layers, count):
+                network(images)
+    return found

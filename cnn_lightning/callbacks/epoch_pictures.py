@@ -1,0 +1,84 @@
+"""The base of callbacks that draw pictures as training goes on."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from typing_extensions import override
+
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.figures import to_array, to_png
+from cnn_lightning.files import write_bytes
+from cnn_lightning.runs import RunFolder
+
+# what TensorBoard keeps of one tag unless told otherwise (--samples_per_plugin)
+_KEPT_BY_TENSORBOARD = 10
+
+
+class EpochPictures(L.Callback, ABC):
+    """Draws at the start of training, every so many epochs, and after the last.
+
+    Into TensorBoard as `<tag>/<name>`, where a slider plays the epochs, and into the run folder as
+    `figures/<tag>/<name>/epoch_<n>.png`. Weights, buffers and random numbers stay as they are.
+
+    Args:
+        every_n_epochs: 0 = off; `None` spreads ten pictures over the run.
+    """
+
+    tag: str
+
+    def __init__(self, every_n_epochs: int | None) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.folder: RunFolder | None = None
+
+    @abstractmethod
+    def draw(
+        self, trainer: L.Trainer, classifier: ImageClassifier, epoch: int
+    ) -> Iterator[tuple[str, Figure]]:
+        """Draw pictures, each with a name that has no `/`; `epoch` counts those that are done."""
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._draw(trainer, pl_module, 0)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        is_last = epoch == trainer.max_epochs or trainer.should_stop
+        if not rests(pl_module) and (is_last or epoch % self._interval(trainer) == 0):
+            self._draw(trainer, pl_module, epoch)
+
+    def _interval(self, trainer: L.Trainer) -> int:
+        if self.every_n_epochs:
+            return self.every_n_epochs
+        num_epochs = trainer.max_epochs or -1
+        # one of the ten is the start
+        return max(1, math.ceil(num_epochs / (_KEPT_BY_TENSORBOARD - 1)))
+
+    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
+        if self.every_n_epochs == 0 or is_trial(trainer) or not trainer.is_global_zero:
+            return
+        if not isinstance(pl_module, ImageClassifier):
+            return
+        step = max(trainer.global_step - 1, 0)
+        for name, figure in self.draw(trainer, pl_module, epoch):
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(f"{self.tag}/{name}", to_array(figure), step)
+            if self.folder is not None:
+                path = self.folder.figures / self.tag / name / f"epoch_{epoch:03}.png"
+                write_bytes(path, to_png(figure))
+
+
+def is_trial(trainer: L.Trainer) -> bool:
+    """Whether this is a `fast_dev_run`, which leaves nothing behind."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set at run time
+
+
+def rests(pl_module: L.LightningModule) -> bool:
+    """Whether all but the head is frozen, so that no look inside differs from the first."""
+    return isinstance(pl_module, ImageClassifier) and pl_module.freeze_part == "backbone"

@@ -1,0 +1,52 @@
+"""The kernels of convolutions, epoch by epoch."""
+
+from collections.abc import Iterator, Sequence
+
+import lightning as L
+from matplotlib.figure import Figure
+from torch import nn
+from typing_extensions import override
+
+from cnn_lightning.analysis.layers import select_layers
+from cnn_lightning.callbacks.epoch_pictures import EpochPictures
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.figures import draw_kernels
+
+
+class Kernels(EpochPictures):
+    """Draws the kernels of chosen convolutions at the start and every so many epochs.
+
+    Args:
+        layers: As for `FeatureMaps`; those that are no convolutions are passed over.
+        every_n_epochs: 0 = off; `null` spreads ten pictures over the run.
+        max_kernels: Kernels drawn of each layer.
+
+    Raises:
+        UserError: A pattern matches no layer.
+    """
+
+    tag = "kernels"
+
+    def __init__(
+        self,
+        layers: Sequence[str] | str = "first",
+        every_n_epochs: int | None = 1,
+        max_kernels: int = 64,
+    ) -> None:
+        super().__init__(every_n_epochs)
+        self.layers = [layers] if isinstance(layers, str) else list(layers)
+        self.max_kernels = max_kernels
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.every_n_epochs != 0 and isinstance(pl_module, ImageClassifier):
+            select_layers(pl_module.network, self.layers)
+
+    @override
+    def draw(
+        self, trainer: L.Trainer, classifier: ImageClassifier, epoch: int
+    ) -> Iterator[tuple[str, Figure]]:
+        for name, layer in select_layers(classifier.network, self.layers).items():
+            if isinstance(layer, nn.Conv2d):
+                title = f"Kernels of {name}, {'untrained' if epoch == 0 else f'epoch {epoch}'}"
+                yield name, draw_kernels(layer.weight, title, max_kernels=self.max_kernels)

@@ -1,0 +1,68 @@
+"""What the channels of a layer put out, beside the images that they saw."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cnn_lightning.figures.tiles import (
+    Tile,
+    describe_range,
+    draw_tiles,
+    image_pixels,
+    map_pixels,
+)
+
+_COLUMNS = 16
+
+
+def draw_feature_maps(
+    images: Tensor,
+    maps: Tensor,
+    title: str,
+    *,
+    names: Sequence[str] | None = None,
+    max_channels: int | None = None,
+) -> Figure:
+    """Draw images, a row each, with the channels of a layer beside them, 16 to a row.
+
+    Each channel has a scale of its own, the same for all images: dark is its least value, bright
+    its greatest, and both stand above it.
+
+    Args:
+        images: N×C×H×W uint8 as the network sees them, C 1 (grey) or 3 (colour).
+        maps: N×F×h×w float, the layer's output for these images.
+        title: Stands above all, with the number and size of the channels.
+        names: What the images are.
+        max_channels: Draw only the first so many; `None` draws all.
+
+    Returns:
+        A figure of 100 dots per inch, as large as needed.
+
+    Raises:
+        ValueError: `images` and `maps` differ in number, or `maps` has not four dimensions.
+    """
+    if maps.ndim != 4 or len(maps) != len(images):
+        raise ValueError(
+            f"maps must be {len(images)}×F×h×w for {len(images)} images, not {tuple(maps.shape)}"
+        )
+    num_channels = maps.shape[1]
+    shown = min(num_channels, max_channels or num_channels)
+    title += f"\n{num_channels} channels of {maps.shape[2]}×{maps.shape[3]}"
+    if shown < num_channels:
+        title += f", the first {shown} shown"
+    lows, highs = maps.amin((0, 2, 3)).tolist(), maps.amax((0, 2, 3)).tolist()
+    rows: list[list[Tile | None]] = []
+    row_names: list[str] = []
+    for start in range(0, shown, _COLUMNS):
+        channels = range(start, min(start + _COLUMNS, shown))
+        for number, (image, image_maps) in enumerate(zip(images, maps, strict=True)):
+            row: list[Tile | None] = [Tile(image_pixels(image), "" if number else "image")]
+            for channel in channels:
+                low, high = lows[channel], highs[channel]
+                head = "" if number else f"channel {channel}\n{describe_range(low, high)}"
+                row.append(Tile(map_pixels(image_maps[channel], low, high), head))
+            row += [None] * (min(shown, _COLUMNS) - len(channels))
+            rows.append(row)
+            row_names.append(names[number] if names is not None else "")
+    return draw_tiles(title, rows, row_names)

@@ -1,0 +1,64 @@
+"""The kernels of a convolution."""
+
+import math
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cnn_lightning.figures.tiles import Tile, describe_number, draw_tiles, image_pixels, map_pixels
+
+_COLUMNS = 16
+
+
+def draw_kernels(weight: Tensor, title: str, *, max_kernels: int = 64) -> Figure:
+    """Draw the kernels of a convolution, each on a scale of its own around 0.
+
+    Kernels of three input channels appear in colour: grey is 0, and a channel brighter than grey is
+    a positive weight for that colour. Others appear in purple (negative), white (0) and orange
+    (positive), one input channel each.
+
+    Args:
+        weight: F×C×h×w float: output channels, input channels (of the group), height, width.
+        title: Stands above all, with the number and size of the kernels.
+        max_kernels: Draw only the first so many.
+
+    Returns:
+        A figure of 100 dots per inch.
+
+    Raises:
+        ValueError: `weight` has not four dimensions.
+    """
+    if weight.ndim != 4:
+        raise ValueError(f"weight must be F×C×h×w, not {tuple(weight.shape)}")
+    weight = weight.detach().float().cpu()
+    num_outputs, num_inputs = weight.shape[:2]
+    in_colour = num_inputs == 3
+    kernels = [
+        (f"{output}", weight[output])
+        if in_colour or num_inputs == 1
+        else (f"{output}←{source}", weight[output, source, None])
+        for output in range(num_outputs)
+        for source in range(1 if in_colour else num_inputs)
+    ]
+    title += f"\n{num_outputs} × {num_inputs} kernels of {weight.shape[2]}×{weight.shape[3]}"
+    if in_colour:
+        title = title.replace(" kernels", " (red, green, blue) kernels")
+    if len(kernels) > max_kernels:
+        title += f", the first {max_kernels} shown"
+    tiles = [_draw(name, kernel) for name, kernel in kernels[:max_kernels]]
+    # as square as the number allows
+    columns = min(_COLUMNS, math.ceil(math.sqrt(2 * len(tiles))), len(tiles))
+    rows: list[list[Tile | None]] = []
+    for start in range(0, len(tiles), columns):
+        row: list[Tile | None] = [*tiles[start : start + columns]]
+        rows.append(row + [None] * (columns - len(row)))
+    return draw_tiles(title, rows)
+
+
+def _draw(name: str, kernel: Tensor) -> Tile:
+    most = float(kernel.abs().amax())
+    head = f"{name}\n±{describe_number(most)}"
+    if len(kernel) == 3:
+        shade = (kernel / (2 * most) + 0.5 if most > 0 else kernel + 0.5) * 255
+        return Tile(image_pixels(shade.round().clamp(0, 255).byte()), head)
+    return Tile(map_pixels(kernel[0], -most, most, "PuOr_r"), head)

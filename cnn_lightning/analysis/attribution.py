@@ -1,33 +1,29 @@
 """Where in an image a network finds its evidence for a class: Grad-CAM and occlusion."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import cast
 
 import torch
 from captum.attr import LayerAttribution, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
-# ResNet's last layer at 224 pixels has 7×7 cells, the coarsest that the paper draws (arXiv version,
-# section 4.1: 14×14 for VGG-16); at 32 pixels the last layers have 4×4, 2×2 or 1×1, too few to tell
-# where the evidence is
+from cnn_lightning.analysis.activations import evaluating, in_eval_mode, listening
+
+# the coarsest map in use: that of residual networks at 224 pixels; at 32 pixels their last layer
+# has 4×4 cells and that of VGG 1×1, too few to tell where the evidence is
 MIN_CELLS = 7
 # images in one forward pass of the occlusion: bounds the memory
 _MAX_BATCH = 256
-_POOLINGS = (
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-)
+_POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 def find_cam_layer(network: nn.Module, images: Tensor) -> str:
-    """The layer that Grad-CAM explains best: the deepest with a map fine enough to show places.
+    """The layer for Grad-CAM: the deepest with a map fine enough to show places.
 
-    Deep layers know classes, early ones know places (Selvaraju et al., section 3). Of the layers
-    in the order in which they run, this is the last whose output has at least 7×7 cells and does
-    not come straight from a pooling: the last stage of a residual network at 224 pixels, the third
-    at 32 pixels. Where several modules give the same tensor, it is the outermost.
+    Deep layers know classes, early ones know places (Selvaraju et al., section 3). Of the layers in
+    the order in which they run, this is the last whose output has at least 7×7 cells, is not that
+    of a pooling, and is all that the rest of the network sees of the image: no branch of a block,
+    around which another leads. For a residual network that is the last stage at 224 pixels, the
+    third at 32 pixels. Where several modules give the same tensor, it is the outermost.
 
     Args:
         network: Images to logits.
@@ -39,33 +35,39 @@ def find_cam_layer(network: nn.Module, images: Tensor) -> str:
     Raises:
         ValueError: No layer has so large an output.
     """
-    outputs: list[tuple[str, nn.Module, Tensor]] = []
-    handles = []
+    modules = dict(network.named_modules())
+    outputs: list[tuple[str, Tensor]] = []
 
-    def record(name: str, module: nn.Module, output: object) -> None:
-        if isinstance(output, Tensor):
-            outputs.append((name, module, output))
+    def keep(name: str, output: Tensor) -> None:
+        outputs.append((name.partition("#")[0], output))  # the second call of relu is relu#2
 
-    with _evaluating(network), torch.no_grad():
-        try:
-            for name, module in network.named_modules():
-                handles.append(
-                    module.register_forward_hook(
-                        lambda module, _, output, name=name: record(name, module, output)
-                    )
-                )
-            network(images[:1])
-        finally:
-            for handle in handles:
-                handle.remove()
-    pooled = [id(output) for _, module, output in outputs if isinstance(module, _POOLINGS)]
-    for name, _, output in reversed(outputs):
-        if output.ndim == 4 and min(output.shape[2:]) >= MIN_CELLS and id(output) not in pooled:
-            return name
+    with evaluating(network), listening(modules, keep):
+        network(images[:1])
+    tried = {id(output) for name, output in outputs if isinstance(modules[name], _POOLINGS)}
+    for name, output in reversed(outputs):
+        if output.ndim == 4 and min(output.shape[2:]) >= MIN_CELLS and id(output) not in tried:
+            if _carries_all(network, modules[name], images[:1]):
+                return name
+            tried.add(id(output))
     raise ValueError(
         f"no layer of {type(network).__name__} gives {MIN_CELLS}×{MIN_CELLS} cells or more for "
         f"images of {images.shape[2]}×{images.shape[3]}"
     )
+
+
+def _carries_all(network: nn.Module, layer: nn.Module, images: Tensor) -> bool:
+    """Whether nothing of the images reaches the logits if not by way of a layer's output."""
+    handle = layer.register_forward_hook(lambda module, inputs, output: output.detach())
+    try:
+        with in_eval_mode(network), torch.enable_grad():
+            images = images.detach().clone().requires_grad_()
+            logits = network(images)
+            if not logits.requires_grad:
+                return True
+            (gradient,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
+            return gradient is None
+    finally:
+        handle.remove()
 
 
 def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -89,12 +91,12 @@ def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tens
         ValueError: The layer's output is not N×C×H'×W', or `targets` is not N.
     """
     _check(images, targets)
-    with _evaluating(network):
+    with in_eval_mode(network):
         maps = LayerGradCam(network, layer).attribute(images, targets, relu_attributions=True)
     if not isinstance(maps, Tensor) or maps.ndim != 4:
         raise ValueError("Grad-CAM needs a layer whose output is N×C×H×W")
     large = LayerAttribution.interpolate(maps, tuple(images.shape[2:]), "bilinear")
-    return large.detach()[:, 0]
+    return cast(Tensor, large.detach()[:, 0])
 
 
 def occlusion(
@@ -108,12 +110,13 @@ def occlusion(
 ) -> Tensor:
     """How much a class loses when a part of the image is covered.
 
-    A square is moved over the image, and the fall of the class's probability is noted (Zeiler and
-    Fergus 2014, arXiv:1311.2901, section 4.2); a pixel gets the mean over all squares that cover
-    it. Squares that reach over the far border are cut off there.
+    A square is moved over the image, and the fall of the class's log-odds log p / (1 - p) is noted
+    (Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2); a pixel gets the mean over all squares
+    that cover it. The paper notes p itself, which in float32 is 1 under every square for a network
+    that is sure enough. Squares that reach over the far border are cut off there.
 
     Args:
-        network: Images to logits N×K.
+        network: Images to logits N×K, K at least 2.
         images: N×C×H×W float, as the network takes them.
         targets: N int64, the class asked for in each image.
         window: Side of the square in pixels, at most H and W.
@@ -122,8 +125,8 @@ def occlusion(
             colour of normalised images.
 
     Returns:
-        N×H×W float in -1..1; above 0 where the class needs what is there, below 0 where it would
-        gain without.
+        N×H×W float; above 0 where the class needs what is there, below 0 where it would gain
+        without.
 
     Raises:
         ValueError: The square does not fit the image, leaves gaps, or `targets` is not N.
@@ -135,11 +138,8 @@ def occlusion(
             f"a window of {window} with stride {stride} does not cover images of {height}×{width}"
         )
 
-    def fall_from(covered: Tensor) -> Tensor:
-        return network(covered).float().softmax(1)
-
-    with _evaluating(network), torch.no_grad():
-        falls = Occlusion(fall_from).attribute(
+    with in_eval_mode(network), torch.no_grad():
+        falls = Occlusion(lambda covered: _log_odds(network(covered).float())).attribute(
             images,
             sliding_window_shapes=(channels, window, window),
             strides=(channels, stride, stride),
@@ -147,7 +147,16 @@ def occlusion(
             target=targets,
             perturbations_per_eval=max(1, _MAX_BATCH // num_images),
         )
-    return falls[:, 0].contiguous()  # the same in every channel
+    return cast(Tensor, falls[:, 0].contiguous())  # the same in every channel
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """N×K logits to log p / (1 - p) of each class, finite however sure the network is."""
+    log_p = logits.log_softmax(1)
+    odds = log_p - torch.log1p(-log_p.exp())  # exact but for the first class, whose p may be 1
+    first = logits.argmax(1, keepdim=True)
+    others = logits.scatter(1, first, -torch.inf).logsumexp(1, keepdim=True)
+    return odds.scatter(1, first, logits.gather(1, first) - others)
 
 
 def _check(images: Tensor, targets: Tensor) -> None:
@@ -155,15 +164,3 @@ def _check(images: Tensor, targets: Tensor) -> None:
         raise ValueError(f"images must be N×C×H×W, these are {tuple(images.shape)}")
     if targets.shape != images.shape[:1]:
         raise ValueError(f"{tuple(targets.shape)} targets for {len(images)} images")
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode; each module's own mode comes back."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cnn_lightning.analysis.activations import record_outputs
 from cnn_lightning.analysis.attribution import find_cam_layer, grad_cam, occlusion
 from cnn_lightning.analysis.health import measure_layers
-from cnn_lightning.analysis.layers import ACTIVATIONS, WITH_KERNELS, named_layers, select_layers
+from cnn_lightning.analysis.layers import ACTIVATIONS, named_layers, select_layers
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.commands.loading import find_path, load_classifier, load_data
 from cnn_lightning.commands.parser import Parser
@@ -252,8 +252,7 @@ def _draw_statistics(
     classifier: ImageClassifier, subjects: Subjects, preprocessing: Preprocessing
 ) -> Iterator[tuple[str, Figure]]:
     layers = named_layers(classifier.network)
-    chosen = {name: m for name, m in layers.items() if isinstance(m, ACTIVATIONS)}
-    chosen = chosen or {name: m for name, m in layers.items() if isinstance(m, WITH_KERNELS)}
+    chosen = {name: layer for name, layer in layers.items() if isinstance(layer, ACTIVATIONS)}
     batches = (preprocessing(images) for images in torch.split(subjects.measured, _BATCH))
     found = measure_layers(classifier.network, chosen, batches)
     lines = [

@@ -87,7 +87,7 @@ def load_data(path: Path, **overrides: Any) -> ImageDataModule:
     stored = checkpoint[CHECKPOINT_KEY]
     if stored["data"] is None:
         raise UserError(f"{path} does not know its data", "give images with --images")
-    kind = _find_class(stored["data"], ImageDataModule, [data])
+    kind = _find_class(stored["data"], ImageDataModule, [data])  # type: ignore[type-abstract]
     arguments = {**checkpoint.get("datamodule_hyper_parameters", {}), **overrides}
     try:
         module = kind(**arguments)

@@ -2,7 +2,17 @@
 
 from cnn_lightning.figures.feature_maps import draw_feature_maps
 from cnn_lightning.figures.kernels import draw_kernels
+from cnn_lightning.figures.layer_statistics import draw_layer_statistics
+from cnn_lightning.figures.overlays import draw_overlays
 from cnn_lightning.figures.predictions import draw_predictions
 from cnn_lightning.figures.saving import to_array, to_png
 
-__all__ = ["draw_feature_maps", "draw_kernels", "draw_predictions", "to_array", "to_png"]
+__all__ = [
+    "draw_feature_maps",
+    "draw_kernels",
+    "draw_layer_statistics",
+    "draw_overlays",
+    "draw_predictions",
+    "to_array",
+    "to_png",
+]

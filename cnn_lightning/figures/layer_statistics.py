@@ -35,7 +35,8 @@ class LayerLine(NamedTuple):
 def draw_layer_statistics(layers: Sequence[LayerLine], title: str) -> Figure:
     """Draw mean ± standard deviation of layers' outputs, and shares of dead and saturated units.
 
-    One line per layer, the first on top. A share that a layer cannot have is shown as a dash.
+    One line per layer, the first on top. A share that a layer cannot have is shown as a dash, one
+    that none can have is left out.
 
     Args:
         layers: 1 to 60 layers in the network's order.
@@ -50,31 +51,44 @@ def draw_layer_statistics(layers: Sequence[LayerLine], title: str) -> Figure:
     if not 1 <= len(layers) <= MAX_LAYERS:
         raise ValueError(f"{len(layers)} layers do not fit a figure of 1 to {MAX_LAYERS}")
     letters = max(len(layer.name) for layer in layers)
+    dead = [layer.dead for layer in layers]
+    saturated = [layer.saturated for layer in layers]
+    shares = [
+        (name, values, colour)
+        for name, values, colour in (
+            ("dead units", dead, VERMILION),
+            ("saturated outputs", saturated, BLUE),
+        )
+        if any(value is not None for value in values)
+    ]
     figure = new_figure(
-        3 * _COLUMN + _LETTER * letters,
+        (1 + len(shares)) * _COLUMN + _LETTER * letters,
         _FRAME + _ROW * len(layers) + _LINE * (title.count("\n") + 1),
     )
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)
-    spread, dead, saturated = figure.subplots(1, 3, sharey=True)
-    places = range(len(layers))
-    spread.errorbar(
-        [layer.mean for layer in layers], places, xerr=[layer.std for layer in layers],
-        fmt="o", color=BLUE, ecolor=GREY, markersize=4, capsize=2, linewidth=1,
-    )  # fmt: skip
-    spread.axvline(0, color="black", linewidth=0.5)
-    spread.set_title("mean ± standard deviation", fontsize=9)
-    spread.set_yticks(places, [layer.name for layer in layers], fontsize=8, parse_math=False)
-    spread.set_ylim(len(layers) - 0.5, -0.5)
-    _draw_shares(dead, [layer.dead for layer in layers], VERMILION)
-    dead.set_title("dead units", fontsize=9)
-    _draw_shares(saturated, [layer.saturated for layer in layers], BLUE)
-    saturated.set_title("saturated outputs", fontsize=9)
-    for axes in (spread, dead, saturated):
+    spread, *others = figure.subplots(1, 1 + len(shares), sharey=True, squeeze=False)[0]
+    _draw_spread(spread, layers)
+    for axes, (name, values, colour) in zip(others, shares, strict=True):
+        _draw_shares(axes, values, colour)
+        axes.set_title(name, fontsize=9)
+    for axes in (spread, *others):
         axes.tick_params(labelsize=8, length=2)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92", linewidth=0.5)
         axes.set_axisbelow(True)
     return figure
+
+
+def _draw_spread(axes: Axes, layers: Sequence[LayerLine]) -> None:
+    places = range(len(layers))
+    axes.errorbar(
+        [layer.mean for layer in layers], places, xerr=[layer.std for layer in layers],
+        fmt="o", color=BLUE, ecolor=GREY, markersize=4, capsize=2, linewidth=1,
+    )  # fmt: skip
+    axes.axvline(0, color="black", linewidth=0.5)
+    axes.set_title("mean ± standard deviation", fontsize=9)
+    axes.set_yticks(places, [layer.name for layer in layers], fontsize=8, parse_math=False)
+    axes.set_ylim(len(layers) - 0.5, -0.5)
 
 
 def _draw_shares(axes: Axes, shares: Sequence[float | None], colour: str) -> None:

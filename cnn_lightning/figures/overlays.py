@@ -103,7 +103,7 @@ def draw_overlays(explained: Sequence[Explained], *, cam_layer: str | None = Non
     )
     for place, row in enumerate(rows):
         cells = [figure.add_subplot(grid[place, column]) for column in range(4)]
-        _draw_row(cells, row)
+        _draw_row(cells, row, side)
     _add_legend(figure, cam_layer)
     return figure
 
@@ -133,7 +133,7 @@ def _count_title_lines(row: _Row) -> int:
     return 1 + max(row.title.count("\n"), names.count("\n"))
 
 
-def _draw_row(cells: list[Axes], row: _Row) -> None:
+def _draw_row(cells: list[Axes], row: _Row, side: int) -> None:
     image_axes, cam_axes, occlusion_axes, bar_axes = cells
     item, evidence = row.explained, row.evidence
     if row.is_first:
@@ -141,7 +141,7 @@ def _draw_row(cells: list[Axes], row: _Row) -> None:
         image_axes.set_title(
             _wrap(item.name, _TILE_LETTERS), fontsize=9, parse_math=False, loc="left"
         )
-        _draw_bars(bar_axes, item)
+        _draw_bars(bar_axes, item, side)
     else:
         image_axes.set_axis_off()
         bar_axes.set_axis_off()
@@ -191,10 +191,11 @@ def _rank_labels(item: Explained) -> list[str]:
     ]
 
 
-def _draw_bars(axes: Axes, item: Explained) -> None:
+def _draw_bars(axes: Axes, item: Explained, side: int) -> None:
     ranked = item.ranked[:NUM_RANKED]
     truth = None if item.true is None else item.true.name
     colours = [BLUE if name == truth else GREY for name, _ in ranked]
+    axes.set_box_aspect(side / _BARS)  # as high as the images
     places = range(len(ranked))
     bars = axes.barh(places, [share for _, share in ranked], color=colours, height=0.5)
     axes.bar_label(bars, [f"{share:.1%}" for _, share in ranked], padding=3, fontsize=8)

@@ -46,6 +46,9 @@ CALLBACK_GROUPS: dict[str, type[Callback]] = {
     "activation_statistics": callbacks.ActivationStatistics,
 }
 _WITH_FOLDER = (callbacks.LastCheckpoint, callbacks.FeatureCache, callbacks.EpochPictures)
+# what TensorBoard lists beside the metrics
+_SETTINGS = ("seed_everything", "data", "model", "optimizer", "schedule", "trainer")
+_TRAINER_SETTINGS = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches")
 # the schedule is told these, so nobody counts steps
 _LENGTHS = {"optimizer", "total_steps", "T_max", "total_iters"}
 
@@ -212,6 +215,11 @@ class TrainingCLI(LightningCLI):
         self._check_fit()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             write_text(folder.next_config(), self._dump())
+        settings = yaml.safe_load(self._dump())
+        settings["trainer"] = {key: settings["trainer"][key] for key in _TRAINER_SETTINGS}
+        for logger in trainer.loggers:
+            if isinstance(logger, EventFiles):
+                logger.log_settings({key: settings[key] for key in _SETTINGS})
 
     def before_validate(self) -> None:
         """Check that the checkpoint belongs to the model."""

@@ -57,7 +57,7 @@ class EventFiles(TensorBoardLogger):
         if self._is_new:
             metrics = dict.fromkeys(("val/accuracy", "val/loss"), 0.0)  # their names alone count
             writer = self.experiment._get_file_writer()
-            for summary in hparams(_flatten(settings), metrics):
+            for summary in hparams(_flatten(settings), metrics):  # type: ignore[no-untyped-call]
                 writer.add_summary(summary)
 
     @override

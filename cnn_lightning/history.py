@@ -117,23 +117,24 @@ def _read_rows(folder: RunFolder) -> tuple[list[_Row], list[_Row]]:
     evaluations: list[_Row] = []
     with folder.metrics.open(newline="") as stream:
         reader = csv.DictReader(stream)
-        for line in reader:
-            try:
-                row = _parse(line)
-            except (TypeError, ValueError, KeyError) as error:
-                raise UserError(
-                    f"{folder.metrics}, line {reader.line_num} is no row of metrics",
-                    "use a copy that is whole, or leave the run out",
-                ) from error
-            if any(name.startswith("test/") for name in row.values):
-                evaluations.append(row)
-            if not _is_evaluation(row, training):
-                epoch = max([row.epoch, *(before.epoch for before in training[-1:])])
-                training.append(_Row(row.step, epoch, row.values))
+        try:
+            for row in map(_parse, reader):
+                if any(name.startswith("test/") for name in row.values):
+                    evaluations.append(row)
+                if not _is_evaluation(row, training):
+                    epoch = max([row.epoch, *(before.epoch for before in training[-1:])])
+                    training.append(_Row(row.step, epoch, row.values))
+        except (TypeError, ValueError, KeyError, csv.Error) as error:
+            raise UserError(
+                f"{folder.metrics}, line {reader.line_num} is no row of metrics",
+                "use a copy that is whole, or leave the run out",
+            ) from error
     return training, evaluations
 
 
 def _parse(line: dict[str, Any]) -> _Row:
+    if None in line.values():
+        raise ValueError("the row is too short")
     named = {name: value for name, value in line.items() if name not in ("step", "epoch")}
     values = {name: float(value) for name, value in named.items() if value}
     return _Row(int(line["step"]), int(line["epoch"] or 0), values)

@@ -132,7 +132,7 @@ def _print_table(names: Sequence[str], rows: Sequence[Row]) -> None:
 def _remarks(names: Sequence[str], histories: Sequence[History], rows: Sequence[Row]) -> list[str]:
     """A line for everything that a reader would look for in vain."""
     lacking = {
-        "settings: no config.yaml": [history.settings is None for history in histories],
+        "config.yaml: not kept": [history.settings is None for history in histories],
         "dead and saturated units: not logged": [not (h.dead or h.saturated) for h in histories],
         "gradient norms: not logged": [not history.gradient_norm for history in histories],
     }

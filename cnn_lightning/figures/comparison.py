@@ -55,7 +55,8 @@ def draw_comparison(
         train_loss: Per run the epochs and the losses.
         dead: Per run the share (0..1) of ReLU channels that are never active, by layer.
         saturated: Per run the share (0..1) of saturated Tanh outputs, by layer.
-        gradient_norm: Per run the norm of the gradient, at least 0, by layer.
+        gradient_norm: Per run the norm of the gradient, by layer; 0, infinity and NaN have no
+            place on the logarithmic axis, which then says so.
 
     Raises:
         ValueError: There are too few or too many runs, or the lengths differ.
@@ -123,13 +124,13 @@ def _text_width(text: str) -> float:
 
 
 def _break(name: str, width: float) -> str:
-    """A name in lines of at most `width` pixels, whole."""
-    lines = [""]
-    for letter in name:
-        if _text_width(lines[-1] + letter) > width:
-            lines.append("")
-        lines[-1] += letter
-    return "\n".join(lines)
+    """A name in as many lines as fit into `width` pixels, whole."""
+    for num_lines in range(1, len(name)):
+        length = math.ceil(len(name) / num_lines)
+        lines = [name[start : start + length] for start in range(0, len(name), length)]
+        if max(map(_text_width, lines)) <= width:
+            return "\n".join(lines)
+    return "\n".join(name)
 
 
 def _line_of(run: int) -> dict[str, Any]:
@@ -217,12 +218,12 @@ def _draw_norms(axes: Axes, layers: Sequence[str], norms: Sequence[Layers]) -> N
     """A line per run from layer to layer; the axis of the norms is logarithmic."""
     for run, of_run in enumerate(norms):
         known = [(of_run[layer], place) for place, layer in enumerate(layers) if layer in of_run]
-        drawn = [(norm, place) for norm, place in known if norm > 0]
+        drawn = [(norm, place) for norm, place in known if 0 < norm < math.inf]
         axes.plot([norm for norm, _ in drawn], [place for _, place in drawn], **_line_of(run))
     axes.set_xscale("log")
     axes.set_title("gradient norm")
-    has_zero = any(norm == 0 for of_run in norms for norm in of_run.values())
-    note = " (0 is not drawn)" if has_zero else ""
+    is_whole = all(0 < norm < math.inf for of_run in norms for norm in of_run.values())
+    note = "" if is_whole else " (0 and infinity are not drawn)"
     axes.set_xlabel(f"norm of the layer's gradient, last epoch{note}")
     axes.grid(alpha=0.3)
     _name_layers(axes, layers)

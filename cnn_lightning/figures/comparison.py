@@ -7,9 +7,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
-from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -96,25 +95,31 @@ def _arrange(
     entry = max(_text_width(line) for name in broken for line in name.split("\n")) + _HANDLE
     num_columns = max(1, min(int(width / entry), len(names)))
     num_lines = math.ceil(len(names) / num_columns) * max(name.count("\n") + 1 for name in broken)
-    figure = new_figure(width, _CURVES_HEIGHT + layers_height + num_lines * _LEGEND_LINE)
+    curves_height = _CURVES_HEIGHT + num_lines * _LEGEND_LINE
+    figure = new_figure(width, curves_height + layers_height)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    heights = [curves_height, layers_height] if lower else [curves_height]
+    # each row on its own, so that long names of layers do not narrow the curves
+    rows = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    _add_legend(rows[0], broken, num_columns)
+    panels = list(rows[0].subplots(1, 2))
+    if lower:
+        panels += list(rows[1].subplots(1, len(lower), squeeze=False)[0])
+    return figure, panels
+
+
+def _add_legend(figure: SubFigure, names: Sequence[str], num_columns: int) -> None:
     legend = figure.legend(
-        [Line2D([], [], **_line_of(number)) for number in range(len(names))],
+        [Line2D([], [], **_line_of(run)) for run in range(len(names))],
         [" "] * len(names),
         loc="outside upper center",
         ncol=num_columns,
         handlelength=4,
         frameon=False,
     )
-    for text, name in zip(legend.get_texts(), broken, strict=True):
+    for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)  # a $ in a name is a $
         text.set_text(name)  # not above, where a leading _ would hide it
-    heights = [_CURVES_HEIGHT, layers_height] if lower else [1]
-    grid = GridSpec(len(heights), 2, figure, height_ratios=heights)
-    places = [grid[0, 0], grid[0, 1]]
-    if lower:
-        places += [grid[1, 0], grid[1, 1]] if len(lower) == 2 else [grid[1, :]]
-    return figure, [figure.add_subplot(place) for place in places]
 
 
 def _text_width(text: str) -> float:

@@ -66,7 +66,7 @@ def test_all_runs_are_in_both_axes_in_a_style_of_their_own(num_runs: int, num_ep
     assert len(set(styles[0])) == num_runs
     for one, other in itertools.pairwise(styles[0]):
         assert all(a != b for a, b in zip(one, other, strict=True))
-    handles = figure.legends[0].legend_handles
+    handles = figure.subfigs[0].legends[0].legend_handles
     assert [h.get_color() for h in handles] == [s[0] for s in styles[0]]  # type: ignore[union-attr]
 
 
@@ -119,7 +119,9 @@ def test_nothing_overlaps_or_leaves_the_figure(layout: str) -> None:
 
 def test_names_of_runs_are_whole_whatever_they_hold() -> None:
     names = ["W" * 255, *NAMES[1:]]
-    shown = [text.get_text().replace("\n", "") for text in draw(names).legends[0].get_texts()]
+    shown = [
+        text.get_text().replace("\n", "") for text in draw(names).subfigs[0].legends[0].get_texts()
+    ]
     assert shown == names
 
 

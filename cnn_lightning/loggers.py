@@ -123,7 +123,8 @@ class MetricsTable(Logger):
         place = self._at_step if self._at_step is not None else (step or 0)
         row = self._rows.setdefault(place, {})
         row.update({name: value for name, value in metrics.items() if name != "epoch"})
-        if "epoch" in metrics:
+        # an evaluation's epoch is 0, whatever the checkpoint's
+        if "epoch" in metrics and self._at_step is None:
             row["epoch"] = int(metrics["epoch"])
         self._is_saved = False
 

@@ -15,6 +15,8 @@ COMMANDS = {
     "validate": ("training", "accuracy of a checkpoint on the validation images"),
     "test": ("training", "accuracy of a checkpoint on the test images"),
     "predict": ("training", "classes of the test images, as a table and a picture"),
+    "show": ("show", "pictures and numbers of a data set"),
+    "compare": ("compare", "two or more runs in one table and one figure"),
     "inspect": ("inspect", "where a network looks, its feature maps, kernels and layers"),
 }
 

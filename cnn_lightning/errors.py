@@ -1,4 +1,4 @@
-"""The one exception that ends a command with a message instead of a traceback."""
+"""The exceptions that end a command with a message instead of a traceback."""
 
 
 class UserError(Exception):
@@ -24,3 +24,7 @@ class UserError(Exception):
 
     def __reduce__(self) -> "tuple[type[UserError], tuple[str, str]]":
         return type(self), (self.what, self.remedy)  # crosses process boundaries whole
+
+
+class MissingDataError(UserError):
+    """Files of a data set that are not there: another split of it may be whole."""

@@ -2,13 +2,19 @@
 
 import csv
 import io
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
+from cnn_lightning.analysis.activations import evaluating
+from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.files import write_text
 from cnn_lightning.runs import RunFolder
 
@@ -34,6 +40,39 @@ class EventFiles(TensorBoardLogger):
             purge_step=resumed_at,
         )
         self._at_step = at_step
+        self._is_new = resumed_at is None and at_step is None
+
+    @override
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """They are in `log_settings`, the data's included."""
+
+    @rank_zero_only
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Put a run's settings beside its `val/accuracy` and `val/loss` in the HPARAMS tab.
+
+        Args:
+            settings: As in `config.yaml`; those that are `None` are left out.
+        """
+        if self._is_new:
+            metrics = dict.fromkeys(("val/accuracy", "val/loss"), 0.0)  # their names alone count
+            writer = self.experiment._get_file_writer()
+            for summary in hparams(_flatten(settings), metrics):  # type: ignore[no-untyped-call]
+                writer.add_summary(summary)
+
+    @override
+    @rank_zero_only
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """Draw the network; a classifier that does not know its images yet is passed over."""
+        if not self._is_new or not isinstance(model, ImageClassifier):
+            return
+        example = model.example_input_array
+        if isinstance(example, Tensor):
+            with evaluating(model.network), warnings.catch_warnings():
+                # TensorBoard's own way to a graph; torch advises against it, and against sizes that
+                # the trace takes for constants
+                warnings.simplefilter("ignore")
+                self.experiment.add_graph(model.network, example.to(model.device))
 
     @override
     @rank_zero_only
@@ -84,7 +123,8 @@ class MetricsTable(Logger):
         place = self._at_step if self._at_step is not None else (step or 0)
         row = self._rows.setdefault(place, {})
         row.update({name: value for name, value in metrics.items() if name != "epoch"})
-        if "epoch" in metrics:
+        # an evaluation's epoch is 0, whatever the checkpoint's
+        if "epoch" in metrics and self._at_step is None:
             row["epoch"] = int(metrics["epoch"])
         self._is_saved = False
 
@@ -110,6 +150,27 @@ class MetricsTable(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+
+def _flatten(settings: Any, prefix: str = "") -> dict[str, bool | float | str]:
+    """Nested settings as one level, `model/activation`, of what TensorBoard can show."""
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        plain = isinstance(settings, (bool, int, float, str))
+        return {prefix: settings if plain else str(settings)}
+    return {
+        key: value
+        for name, branch in settings.items()
+        for key, value in _flatten(branch, _join(prefix, str(name))).items()
+    }
+
+
+def _join(prefix: str, name: str) -> str:
+    """`model` and `class_path` are `model`; `model` and `init_args` too, for what is in it."""
+    if prefix and name in ("class_path", "init_args"):
+        return prefix
+    return f"{prefix}/{name}" if prefix else name
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:

@@ -1,8 +1,11 @@
 """Run folders: `logs/<run>/version_<n>` with its configs, checkpoints, metrics and figures."""
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from cnn_lightning.errors import UserError
 
 _VERSION = re.compile(r"version_(\d+)")
 _RESUMED = re.compile(r"config-resume-(\d+)\.yaml")
@@ -80,6 +83,33 @@ def new_version(log_dir: Path, run: str) -> RunFolder:
     """The next version of a run; nothing is created yet."""
     taken = [int(folder.path.name.removeprefix("version_")) for folder in versions(log_dir, run)]
     return RunFolder(log_dir / run / f"version_{max(taken, default=-1) + 1}")
+
+
+def find_run(log_dir: Path, asked: str) -> RunFolder:
+    """The run folder that a user means.
+
+    Args:
+        log_dir: What holds all runs.
+        asked: A run folder (`logs/x/version_0`), or the folder (`logs/x`) or name (`x`) of a run,
+            whose newest version is taken.
+
+    Raises:
+        UserError: There is no such run.
+    """
+    path = Path(asked)
+    if path.parent.name in ("", ".."):
+        path = path.resolve()  # else the run's name is not in it
+    if _VERSION.fullmatch(path.name) and path.is_dir():
+        return RunFolder(path)
+    found = versions(Path(asked).parent, Path(asked).name) or versions(log_dir, asked)
+    if found:
+        return found[-1]
+    known = sorted(entry.name for entry in log_dir.glob("*") if versions(log_dir, entry.name))
+    near = difflib.get_close_matches(asked, known, n=3) or known[:8]
+    raise UserError(
+        f"there is no run {asked}, neither as a folder nor in {log_dir}",
+        f"perhaps {', '.join(near)}" if near else "give a run folder, or --log_dir",
+    )
 
 
 def find_checkpoint(log_dir: Path, run: str, which: str) -> Path | None:

@@ -2,7 +2,17 @@
 
 from pathlib import Path
 
-from cnn_lightning.runs import RunFolder, find_checkpoint, folder_of, new_version, versions
+import pytest
+
+from cnn_lightning.errors import UserError
+from cnn_lightning.runs import (
+    RunFolder,
+    find_checkpoint,
+    find_run,
+    folder_of,
+    new_version,
+    versions,
+)
 
 
 def make(folder: RunFolder, *names: str) -> RunFolder:
@@ -54,3 +64,36 @@ def test_configs_of_a_start_and_of_each_resume(tmp_path: Path) -> None:
     newest = folder.newest_config()
     assert newest is not None
     assert newest.name == "config-resume-2.yaml"
+
+
+@pytest.fixture
+def log_dir(tmp_path: Path) -> Path:
+    for place in ("lenet/version_2", "lenet/version_10", "vgg/version_0", "empty"):
+        (tmp_path / "logs" / place).mkdir(parents=True)
+    return tmp_path / "logs"
+
+
+def test_a_run_is_found_by_name_by_folder_and_by_version(
+    log_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = log_dir / "lenet/version_10"
+    assert find_run(log_dir, "lenet").path == newest
+    assert find_run(Path("elsewhere"), str(log_dir / "lenet")).path == newest
+    assert find_run(log_dir, f"{log_dir}/lenet/version_2/").path == log_dir / "lenet/version_2"
+    with monkeypatch.context() as context:
+        context.chdir(log_dir / "lenet")
+        for asked in ("version_2", "./version_2", "../lenet/version_2"):
+            found = find_run(Path("logs"), asked)
+            assert found.path.resolve() == log_dir / "lenet/version_2"
+            assert found.name == "lenet"
+
+
+@pytest.mark.parametrize(
+    ("asked", "remedy"), [("lenett", "lenet"), ("x", "lenet, vgg"), ("empty", "lenet, vgg")]
+)
+def test_a_run_that_is_not_there_is_refused_and_others_named(
+    asked: str, remedy: str, log_dir: Path
+) -> None:
+    with pytest.raises(UserError, match=f"there is no run {asked}") as caught:
+        find_run(log_dir, asked)
+    assert f"perhaps {remedy}" in caught.value.remedy

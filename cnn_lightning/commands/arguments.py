@@ -84,9 +84,7 @@ def read_start(command: str, argv: list[str]) -> Start:
     Raises:
         UserError: A file is missing or wrong, or a key is one that the data decides.
     """
-    config_paths = [Path(value) for value in _values(argv, "--config", "-c")]
-    configs = [_read_config(path) for path in config_paths]
-    _refuse_linked(argv, configs)
+    config_paths, configs = read_configs(argv)
     log_dir = Path(_setting("log_dir", argv, configs, "logs"))
     asked = _setting("ckpt_path", argv, configs, None)
     run = _setting("run", argv, configs, None)
@@ -115,6 +113,18 @@ def read_start(command: str, argv: list[str]) -> Start:
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
     return Start(command, arguments, folder, path, checkpoint, known)
+
+
+def read_configs(argv: list[str]) -> tuple[list[Path], list[dict[str, Any]]]:
+    """The config files that a command line names, and what is in them.
+
+    Raises:
+        UserError: A file is missing or wrong, or a key is one that the data decides.
+    """
+    paths = [Path(value) for value in _values(argv, "--config", "-c")]
+    configs = [_read_config(path) for path in paths]
+    _refuse_linked(argv, configs)
+    return paths, configs
 
 
 def _find(asked: str | None, log_dir: Path, run: str | None) -> Path | None:

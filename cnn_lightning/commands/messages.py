@@ -2,8 +2,11 @@
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from jsonargparse import ArgumentError
 
 from cnn_lightning import classifiers, data, optim
 from cnn_lightning.errors import UserError
@@ -30,6 +33,21 @@ _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _LONGEST = 400
 
 
+@contextmanager
+def plain_errors(command: str) -> Iterator[None]:
+    """Let what goes wrong in parsing and building leave the block as a `UserError`."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise _user_error_within(error) or explain(error, command) from error
+    except (ValueError, TypeError) as error:
+        # the parser wraps what a class that it builds raises
+        known = _user_error_within(error)
+        if known is None:
+            raise
+        raise known from error
+
+
 def explain(error: BaseException, command: str) -> UserError:
     """Turn a parser's error into what is wrong and what to do about it.
 
@@ -53,6 +71,12 @@ def explain(error: BaseException, command: str) -> UserError:
         f"{key}: there is no class {unknown[1]}",
         f"perhaps {', '.join(near)}; a class of your own needs its import path",
     )
+
+
+def _user_error_within(error: BaseException | None) -> UserError | None:
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _classes(key: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -23,7 +23,7 @@ from cnn_lightning import callbacks
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from cnn_lightning.commands.arguments import LINKED, Start, read_start
-from cnn_lightning.commands.messages import explain
+from cnn_lightning.commands.messages import plain_errors
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
@@ -46,18 +46,22 @@ CALLBACK_GROUPS: dict[str, type[Callback]] = {
     "activation_statistics": callbacks.ActivationStatistics,
 }
 _WITH_FOLDER = (callbacks.LastCheckpoint, callbacks.FeatureCache, callbacks.EpochPictures)
+# what TensorBoard lists beside the metrics
+_SETTINGS = ("seed_everything", "data", "model", "optimizer", "schedule", "trainer")
+_TRAINER_SETTINGS = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches")
 # the schedule is told these, so nobody counts steps
 _LENGTHS = {"optimizer", "total_steps", "T_max", "total_iters"}
 
 
 def main(command: str, argv: list[str]) -> int:
     """Run one of Lightning's four commands; returns the exit code."""
-    _silence()
+    silence()
     if "-h" in argv or "--help" in argv or any(arg.startswith("--model.help") for arg in argv):
         return _show_help(command, argv)
     start = read_start(command, argv)
     try:
-        TrainingCLI(command, start)
+        with plain_errors(command):
+            TrainingCLI(command, start)
     except callbacks.Interrupted as interruption:
         return _report_interruption(interruption, start.folder)
     except SystemExit as leaving:
@@ -65,15 +69,6 @@ def main(command: str, argv: list[str]) -> int:
         if isinstance(leaving.__context__, KeyboardInterrupt):
             raise leaving.__context__ from None
         raise
-    except ArgumentError as error:
-        known = _user_error_within(error)
-        raise known or explain(error, command) from error
-    except (ValueError, TypeError) as error:
-        # the parser wraps what a class that it builds raises
-        known = _user_error_within(error)
-        if known is None:
-            raise
-        raise known from error
     return 0
 
 
@@ -212,6 +207,11 @@ class TrainingCLI(LightningCLI):
         self._check_fit()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             write_text(folder.next_config(), self._dump())
+        settings = yaml.safe_load(self._dump())
+        settings["trainer"] = {key: settings["trainer"][key] for key in _TRAINER_SETTINGS}
+        for logger in trainer.loggers:
+            if isinstance(logger, EventFiles):
+                logger.log_settings({key: settings[key] for key in _SETTINGS})
 
     def before_validate(self) -> None:
         """Check that the checkpoint belongs to the model."""
@@ -275,12 +275,6 @@ def _refuse_other_precision(trainer: Namespace) -> None:
         )
 
 
-def _user_error_within(error: BaseException | None) -> UserError | None:
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
 def _report_interruption(interruption: callbacks.Interrupted, folder: RunFolder) -> int:
     number = interruption.signal_number
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
@@ -301,7 +295,7 @@ def _show_help(command: str, argv: list[str]) -> int:
     return 0
 
 
-def _silence() -> None:
+def silence() -> None:
     """Drop warnings that ask for what this project does on purpose."""
     # lightning 2.6 calls what jsonargparse deprecates: Lightning issue 21900
     warnings.filterwarnings("ignore", module="lightning.*", category=DeprecationWarning)

@@ -163,10 +163,24 @@ class ImageDataModule(L.LightningDataModule, ABC):
         if not isinstance(batch, Batch) or batch.is_features:
             return batch
         images = batch.images
-        if self.trainer is not None and self.trainer.training and self.augment != "none":
+        if self.trainer is not None and self.trainer.training:
             draws = generator("augment", run_seed(), *self._place(), self.trainer.global_rank)
-            images = _AUGMENTATIONS[self.augment](images, draws)
+            images = self.augment_images(images, draws)
         return batch._replace(images=self.prepare(images))
+
+    def augment_images(self, images: Tensor, draws: torch.Generator) -> Tensor:
+        """Change images at random, as training does.
+
+        Args:
+            images: N×C×H×W, any dtype.
+            draws: Where the random numbers come from, on the CPU.
+
+        Returns:
+            N×C×H×W; `images` themselves if `augment` is `none`.
+        """
+        if self.augment == "none":
+            return images
+        return _AUGMENTATIONS[self.augment](images, draws)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images as a network takes them, in every stage: see `Preprocessing`.

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from cnn_lightning.data.base import Augment, ImageDataModule, Split
 from cnn_lightning.data.download import download, md5_of, splits_to_prepare
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.files import write_bytes
 
 
@@ -81,7 +81,8 @@ class CIFAR10DataModule(ImageDataModule):
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UserError(
+            kind = UserError if path.exists() else MissingDataError
+            raise kind(
                 f"{path} cannot be read: {error.strerror}",
                 "set root to where it is, or call prepare_data() to download it",
             ) from error

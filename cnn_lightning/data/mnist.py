@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from cnn_lightning.data.base import ImageDataModule, Split
 from cnn_lightning.data.download import download, splits_to_prepare
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.randomness import stratified_split
 
 _PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
@@ -146,7 +146,7 @@ class MNISTDataModule(ImageDataModule):
     def _existing(self, name: str) -> Path:
         path = self._find(name)
         if path is None:
-            raise UserError(
+            raise MissingDataError(
                 f"{name}[.gz] is in none of {', '.join(map(str, self._folders()))}",
                 "put it there, or call prepare_data() to download it",
             )

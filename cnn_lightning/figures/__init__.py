@@ -1,5 +1,8 @@
 """Tensors in, matplotlib figures out; nothing here touches pyplot or the screen."""
 
+from cnn_lightning.figures.comparison import draw_comparison
+from cnn_lightning.figures.dataset_images import draw_named_images, draw_samples
+from cnn_lightning.figures.datasets import draw_channel_statistics, draw_class_balance
 from cnn_lightning.figures.feature_maps import draw_feature_maps
 from cnn_lightning.figures.kernels import draw_kernels
 from cnn_lightning.figures.layer_statistics import draw_layer_statistics
@@ -8,11 +11,16 @@ from cnn_lightning.figures.predictions import draw_predictions
 from cnn_lightning.figures.saving import to_array, to_png
 
 __all__ = [
+    "draw_channel_statistics",
+    "draw_class_balance",
+    "draw_comparison",
     "draw_feature_maps",
     "draw_kernels",
     "draw_layer_statistics",
+    "draw_named_images",
     "draw_overlays",
     "draw_predictions",
+    "draw_samples",
     "to_array",
     "to_png",
 ]

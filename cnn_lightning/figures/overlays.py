@@ -35,7 +35,7 @@ class Evidence(NamedTuple):
     Attributes:
         name: The class.
         grad_cam: H×W float at least 0.
-        occlusion: H×W float in -1..1, the fall of the class's probability.
+        occlusion: H×W float, the fall of the class's log-odds where the image is covered.
     """
 
     name: str
@@ -153,7 +153,7 @@ def _draw_row(cells: list[Axes], row: _Row, side: int) -> None:
     _draw_overlay(occlusion_axes, item.image, evidence.occlusion)
     falls = evidence.occlusion
     occlusion_axes.set_xlabel(
-        f"occlusion, {float(falls.min()):+.2f} to {float(falls.max()):+.2f}", fontsize=8
+        f"occlusion, {float(falls.min()):+.3g} to {float(falls.max()):+.3g}", fontsize=8
     )
 
 
@@ -217,7 +217,7 @@ def _add_legend(figure: Figure, cam_layer: str | None) -> None:
         ncols=3,
         frameon=False,
         fontsize=8,
-        title="Occlusion: fall of the class's probability where the image is covered"
+        title="Occlusion: fall of the class's log-odds, log p / (1 - p), where the image is covered"
         + ("" if cam_layer is None else f"\nGrad-CAM: of {cam_layer}"),
         title_fontsize=8,
         alignment="left",

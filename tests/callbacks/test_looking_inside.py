@@ -1,0 +1,271 @@
+"""What `fit` leaves in TensorBoard and in `figures/` about the inside of a network."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from compare import assert_same_checkpoint
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cnn_lightning import ActivationStatistics, FeatureMaps, Kernels, LeNet, ShapesDataModule
+from cnn_lightning.analysis.health import measure_layers
+from cnn_lightning.callbacks.feature_maps import choose_examples
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.cli import main
+from cnn_lightning.errors import UserError
+from cnn_lightning.figures import feature_maps as drawing
+from cnn_lightning.loggers import EventFiles
+
+RECIPE = """
+data:
+  class_path: MNISTDataModule
+  init_args: {sample: true, batch_size: 512, augment: crop}
+model: {class_path: LeNet, init_args: {activation: relu, dropout: 0.1, batch_norm: true}}
+trainer: {max_epochs: 2}
+"""
+LAST = Path("checkpoints/last.ckpt")
+OFF = [
+    f"--{group}.every_n_epochs=0" for group in ("feature_maps", "kernels", "activation_statistics")
+]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("inside") / "inside.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path) -> Path:
+    log_dir = recipe.parent / "logs"
+    assert main(["fit", "--config", str(recipe), "--log_dir", str(log_dir)]) == 0
+    return log_dir / "inside/version_0"
+
+
+@pytest.fixture(scope="module")
+def events(run: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(run), size_guidance={"images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_tensorboard_shows_all_there_is_to_see(events: EventAccumulator) -> None:
+    tags = events.Tags()
+    layers = [f"backbone.act{n}" for n in (1, 2, 3, 4)]
+    assert {"feature_maps/backbone.conv1", "feature_maps/backbone.conv2"} <= set(tags["images"])
+    assert {"kernels/backbone.conv1", "validation_predictions"} <= set(tags["images"])
+    assert set(tags["histograms"]) == {f"activations/{layer}" for layer in layers}
+    for what in ("mean", "std", "dead"):
+        assert {f"activations/{what}/{layer}" for layer in layers} <= set(tags["scalars"])
+    assert "activations/saturated/backbone.act1" not in tags["scalars"]
+    assert {"gradient_norm/backbone.conv1", "gradient_norm/head"} <= set(tags["scalars"])
+    assert {"train/loss", "val/accuracy", "lr"} <= set(tags["scalars"])
+    assert tags["graph"]
+
+
+def test_pictures_begin_with_the_untrained_network(events: EventAccumulator, run: Path) -> None:
+    steps_per_epoch = events.Scalars("val/accuracy")[0].step + 1
+    expected = [0, steps_per_epoch - 1, 2 * steps_per_epoch - 1]
+    for tag in ("feature_maps/backbone.conv1", "kernels/backbone.conv1"):
+        assert [event.step for event in events.Images(tag)] == expected
+        files = sorted(path.name for path in (run / "figures" / tag).iterdir())
+        assert files == ["epoch_000.png", "epoch_001.png", "epoch_002.png"]
+        shown = [event.encoded_image_string for event in events.Images(tag)]
+        assert len(set(shown)) == 3  # training changes what is seen
+
+
+def test_hyperparameters_stand_beside_metrics(events: EventAccumulator) -> None:
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    metadata = events.summary_metadata
+    experiment = HParamsPluginData.FromString(
+        metadata["_hparams_/experiment"].plugin_data.content
+    ).experiment
+    assert {info.name.tag for info in experiment.metric_infos} == {"val/accuracy", "val/loss"}
+    start = HParamsPluginData.FromString(
+        metadata["_hparams_/session_start_info"].plugin_data.content
+    ).session_start_info
+    assert start.hparams["model/activation"].string_value == "relu"
+    assert start.hparams["data/batch_size"].number_value == 512
+    assert start.hparams["optimizer"].string_value == "torch.optim.SGD"
+    assert start.hparams["trainer/max_epochs"].number_value == 2
+
+
+def test_looking_changes_no_bit(recipe: Path, run: Path, tmp_path: Path) -> None:
+    assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path), *OFF]) == 0
+    other = tmp_path / "inside/version_0"
+    assert not (other / "figures/feature_maps").exists()
+    assert "activations" not in (other / "metrics.csv").read_text()
+    assert_same_checkpoint(run / LAST, other / LAST)
+
+
+def test_statistics_are_those_of_the_network_on_validation_images(
+    run: Path, events: EventAccumulator
+) -> None:
+    from cnn_lightning import MNISTDataModule
+
+    classifier = LeNet.load_from_checkpoint(run / LAST)
+    data = MNISTDataModule(sample=True, batch_size=512, augment="crop")
+    classifier.adapt_to(data)
+    images = data.prepare(data.load("train")[0][data.stage_indices("val")])
+    layer = classifier.network.backbone.act2
+    found = measure_layers(classifier.network, {"act2": layer}, [images])["act2"]
+    for what, value in (("mean", found.mean), ("std", found.std), ("dead", found.dead)):
+        logged = events.Scalars(f"activations/{what}/backbone.act2")[-1].value
+        assert logged == pytest.approx(value, rel=1e-5), what
+
+
+class Recorded:
+    """Stands in for `draw_feature_maps` and keeps what it was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from cnn_lightning.callbacks import feature_maps
+
+        self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+        monkeypatch.setattr(feature_maps, "draw_feature_maps", self)
+
+    def __call__(
+        self, images: torch.Tensor, maps: torch.Tensor, title: str, **kwargs: Any
+    ) -> Figure:
+        self.calls.append((images, maps))
+        return drawing.draw_feature_maps(images, maps, title, **kwargs)
+
+
+def fit(classifier: ImageClassifier, callbacks: list[L.Callback], **kwargs: object) -> L.Trainer:
+    trainer = L.Trainer(
+        **{
+            "max_epochs": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "callbacks": callbacks,
+            "accelerator": "cpu",
+            **kwargs,
+        }
+    )
+    L.seed_everything(1)
+    trainer.fit(classifier, ShapesDataModule(num_images=200, num_test=20, batch_size=64))
+    return trainer
+
+
+def test_maps_are_the_layers_output_on_validation_images_as_the_network_sees_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded = Recorded(monkeypatch)
+    classifier = LeNet(num_classes=10, batch_norm=True)
+    modes: list[bool] = []
+
+    class Watch(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            modes.extend(module.training for module in pl_module.network.modules())
+
+    trainer = fit(classifier, [FeatureMaps(layers="last"), Watch()])
+    assert all(modes)  # the network trains on
+    assert len(recorded.calls) == 2  # untrained, and after the epoch
+    images, maps = recorded.calls[-1]
+    data = trainer.datamodule
+    raw, _ = choose_examples(trainer)
+    val = data.load("train")[0][data.stage_indices("val")]
+    assert all((image == val).all((1, 2, 3)).any() for image in raw)
+    torch.testing.assert_close(images, raw, rtol=0, atol=0)
+    classifier.eval()
+    hidden = data.prepare(raw)
+    for name, layer in classifier.network.backbone.named_children():
+        hidden = layer(hidden)
+        if name == "conv2":
+            break
+    torch.testing.assert_close(maps, hidden.detach(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_every_hook_comes_off_in_any_precision(precision: str) -> None:
+    classifier = LeNet(num_classes=10, activation="tanh")
+    looking = [FeatureMaps(), Kernels(), ActivationStatistics()]
+    trainer = fit(classifier, looking, precision=precision)
+    hooks = [len(m._forward_hooks) for m in classifier.modules()]
+    assert sum(hooks) == 0
+    assert trainer.global_step == 3
+
+
+def test_a_compiled_classifier_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded(monkeypatch)
+    classifier = LeNet(num_classes=10)
+    classifier.network.compile(backend="eager")
+    fit(classifier, [FeatureMaps(layers="first")])
+    assert len(recorded.calls) == 2
+    assert not torch.equal(recorded.calls[0][1], recorded.calls[1][1])
+
+
+def test_a_pattern_that_matches_nothing_ends_before_training() -> None:
+    with pytest.raises(UserError, match=r"features\.\*") as caught:
+        fit(LeNet(num_classes=10), [FeatureMaps(layers="features.*")])
+    assert "backbone.conv1" in caught.value.remedy
+
+
+def test_a_layer_without_maps_is_refused() -> None:
+    with pytest.raises(UserError, match="no maps to draw"):
+        fit(LeNet(num_classes=10), [FeatureMaps(layers="Linear")])
+
+
+def test_named_files_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (50, 40), (255, 0, 0)).save(tmp_path / "red.png")
+    recorded = Recorded(monkeypatch)
+    fit(LeNet(num_classes=10), [FeatureMaps(images=[str(tmp_path / "red.png")])])
+    images, _ = recorded.calls[0]
+    assert images.shape == (1, 3, 32, 32)
+    assert (images[0, 0] == 255).all()
+
+
+def test_ten_pictures_at_most_unless_told_otherwise() -> None:
+    for num_epochs in (1, 9, 10, 15, 100, 200):
+        trainer = L.Trainer(max_epochs=num_epochs, logger=False, enable_checkpointing=False)
+        every = FeatureMaps()._interval(trainer)
+        epochs = [epoch for epoch in range(1, num_epochs + 1) if epoch % every == 0]
+        assert len({*epochs, num_epochs}) + 1 <= 10, num_epochs
+
+
+def test_a_frozen_backbone_is_looked_at_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "frozen.yaml"
+    recipe.write_text(RECIPE.replace("dropout: 0.1", "freeze: backbone"))
+    assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path)]) == 0
+    run = tmp_path / "frozen/version_0"
+    pictures = sorted(path.name for path in (run / "figures/feature_maps/backbone.conv1").iterdir())
+    assert pictures == ["epoch_000.png"]
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert len(events.Scalars("activations/mean/backbone.act1")) == 1
+    assert len(events.Scalars("gradient_norm/head")) == 2
+
+
+def test_gradient_norm_is_that_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    statistics = ActivationStatistics()
+    norms: list[float] = []
+
+    class Watch(L.Callback):
+        def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            head = pl_module.network.head
+            gradient = torch.cat([head.weight.grad.flatten(), head.bias.grad])
+            norms.append(float(gradient.norm()))
+
+    fit(LeNet(num_classes=10), [statistics, Watch()])
+    assert len(norms) == 3
+    assert statistics._gradient_norms["head"] == pytest.approx(norms[-1], rel=1e-6)
+
+
+def test_event_files_of_a_resumed_run_repeat_neither_graph_nor_hyperparameters(
+    tmp_path: Path,
+) -> None:
+    from cnn_lightning.runs import RunFolder
+
+    logger = EventFiles(RunFolder(tmp_path / "run/version_0"), resumed_at=5)
+    logger.log_settings({"lr": 0.1})
+    logger.log_graph(LeNet(num_classes=10))
+    logger.save()
+    assert not list(tmp_path.rglob("events*"))

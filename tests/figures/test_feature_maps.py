@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cnn_lightning.figures import draw_feature_maps, draw_kernels, to_array, to_png
+from cnn_lightning.figures.tiles import Tile, describe_range, draw_tiles, map_pixels
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def test_a_tile_shows_every_value_in_the_colour_of_its_scale() -> None:
+    maps = torch.arange(16.0).reshape(1, 1, 4, 4)
+    images = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    pixels = to_array(draw_feature_maps(images, maps, "title"))
+    colours = (colormaps["viridis"](np.linspace(0, 1, 16))[:, :3] * 255).round()
+    for value, colour in enumerate(colours):
+        alike = (pixels.permute(1, 2, 0).float() - torch.tensor(colour)).abs().amax(-1) <= 1
+        # each value is a square of 14×14 pixels: a 4×4 map shown 56 pixels large
+        assert alike.sum() >= 14 * 14, value
+
+
+def test_one_channel_has_one_scale_for_all_images_and_it_is_written_down() -> None:
+    maps = torch.zeros(2, 2, 3, 3)
+    maps[0, 0, 0, 0], maps[1, 0, 0, 0] = -2.0, 3.5
+    figure = draw_feature_maps(
+        torch.zeros(2, 3, 8, 8, dtype=torch.uint8), maps, "conv", names=["cat", "dog"]
+    )
+    words = texts(figure)
+    assert "channel 0\n-2 … 3.5" in words
+    assert "channel 1\n0 … 0" in words
+    assert {"cat", "dog", "image"} <= set(words)
+    assert any("2 channels of 3×3" in line for line in words)
+
+
+def test_channels_that_are_left_out_are_said() -> None:
+    maps = torch.rand(1, 40, 3, 3)
+    images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    shortened = draw_feature_maps(images, maps, "conv", max_channels=16)
+    assert any("40 channels of 3×3, the first 16 shown" in line for line in texts(shortened))
+    assert sum("channel " in line for line in texts(shortened)) == 16
+    assert sum("channel " in line for line in texts(draw_feature_maps(images, maps, "conv"))) == 40
+
+
+@pytest.mark.parametrize("names", [["a"] * 10, ["a class with quite a long name $x_1$"] * 10])
+def test_no_text_is_cut_or_lies_on_another(names: list[str]) -> None:
+    maps = torch.rand(10, 16, 10, 10) * 1e-6
+    figure = draw_feature_maps(
+        torch.zeros(10, 1, 28, 28, dtype=torch.uint8), maps, "Output of a layer", names=names
+    )
+    canvas = FigureCanvasAgg(figure)
+    boxes = [t.get_window_extent(canvas.get_renderer()) for t in figure.texts if t.get_text()]
+    for number, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_even_noise_is_a_file_of_less_than_1_mb() -> None:
+    images = torch.randint(0, 256, (10, 3, 224, 224), dtype=torch.uint8)
+    figure = draw_feature_maps(images, torch.randn(10, 16, 112, 112), "noise")
+    assert len(to_png(figure)) < 1_000_000
+
+
+def test_maps_of_other_images_are_refused() -> None:
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="2×F×h×w"):
+        draw_feature_maps(images, torch.rand(3, 4, 8, 8), "conv")
+    with pytest.raises(ValueError, match="2×F×h×w"):
+        draw_feature_maps(images, torch.rand(2, 4), "linear")
+
+
+def test_colour_kernels_show_their_colours() -> None:
+    weight = torch.zeros(1, 3, 2, 2)
+    weight[0, 0, 0, 0], weight[0, 2, 1, 1] = 0.5, -0.5
+    pixels = to_array(draw_kernels(weight, "kernels")).permute(1, 2, 0)
+    for colour in ((255, 128, 128), (128, 128, 0), (128, 128, 128)):
+        assert (pixels == torch.tensor(colour)).all(-1).any(), colour
+
+
+def test_kernels_of_grey_images_stand_around_white() -> None:
+    weight = torch.tensor([[[[1.0, 0.0], [-1.0, 0.5]]]])
+    figure = draw_kernels(weight, "kernels")
+    assert "0\n±1" in texts(figure)
+    ends = map_pixels(torch.tensor([[-1.0, 0.0, 1.0]]), -1, 1, "PuOr_r")[0].tolist()
+    assert min(ends[1]) > 240
+    assert ends[0][2] > ends[0][1]  # purple
+    assert ends[2][0] > ends[2][2]  # orange
+
+
+def test_kernels_that_are_left_out_are_said() -> None:
+    words = texts(draw_kernels(torch.randn(16, 6, 5, 5), "conv2"))
+    assert any("16 × 6 kernels of 5×5, the first 64 shown" in line for line in words)
+    assert "0←0\n" in "\n".join(words)
+    with pytest.raises(ValueError, match="F×C×h×w"):
+        draw_kernels(torch.randn(16, 6), "linear")
+
+
+def test_numbers_of_a_scale_keep_three_digits() -> None:
+    assert describe_range(-12.345, 0.00123) == "-12.3 … 1.2e-03"
+    assert describe_range(0, 0.05) == "0 … 0.05"
+
+
+def test_empty_places_stay_white() -> None:
+    tile = Tile(np.zeros((4, 4, 3), dtype=np.uint8))
+    figure = draw_tiles("", [[tile, None], [None, tile]])
+    dark = (to_array(figure) == 0).all(0).sum()
+    assert dark == 2 * 56 * 56

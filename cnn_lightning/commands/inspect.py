@@ -172,7 +172,7 @@ def _with_truth(subjects: Subjects, classifier: ImageClassifier) -> list[str]:
 def _draw_evidence(
     classifier: ImageClassifier, subjects: Subjects, prepared: Tensor, cam_layer: str | None
 ) -> Iterator[tuple[str, Figure]]:
-    name = cam_layer or find_cam_layer(classifier.network, prepared)
+    name = cam_layer or _choose_layer(classifier.network, prepared)
     explained = explain(classifier, subjects, prepared, name)
     for number, start in enumerate(range(0, len(explained), MAX_IMAGES)):
         figure = draw_overlays(explained[start : start + MAX_IMAGES], cam_layer=name)
@@ -191,10 +191,10 @@ def explain(
         cam_layer: Name of the layer that Grad-CAM explains.
 
     Raises:
-        UserError: `cam_layer` is not one layer.
+        UserError: `cam_layer` is not one layer, or has no maps.
     """
     names = classifier.class_names or tuple(map(str, range(classifier.num_classes)))
-    layer = _find_layer(classifier.network, cam_layer)
+    layer = _find_layer(classifier.network, cam_layer, prepared)
     probabilities = classifier.predict_images(subjects.images).probabilities
     shares, classes = probabilities.topk(min(NUM_RANKED, len(names)), dim=1)
     predicted = classes[:, 0]
@@ -224,13 +224,24 @@ def explain(
     ]
 
 
-def _find_layer(network: nn.Module, name: str) -> nn.Module:
+def _choose_layer(network: nn.Module, prepared: Tensor) -> str:
+    try:
+        return find_cam_layer(network, prepared)
+    except ValueError as error:
+        raise UserError(f"Grad-CAM: {error}", "name a layer with --cam_layer") from error
+
+
+def _find_layer(network: nn.Module, name: str, prepared: Tensor) -> nn.Module:
     found = select_layers(network, name)
     if len(found) != 1:
         raise UserError(
             f"--cam_layer {name} is {len(found)} layers: {', '.join(found)}", "name one"
         )
-    return found.popitem()[1]
+    if any(output.ndim != 4 for output in record_outputs(network, found, prepared[:1]).values()):
+        raise UserError(
+            f"--cam_layer {name} puts out no maps", "name a convolution, activation or block"
+        )
+    return found[next(iter(found))]
 
 
 def _gather_evidence(

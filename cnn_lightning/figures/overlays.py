@@ -19,13 +19,13 @@ NUM_RANKED = 3
 
 # all lengths in pixels
 _SIDE = 190
-_BARS = 110
+_BARS = 150
 _LINE = 18
-_LETTER = 7  # a wide one at the size of tick labels
-_TILE_LETTERS, _TITLE_LETTERS, _NAME_LETTERS = 24, 50, 30
+_LETTER = 7  # a wide one at the sizes used here
+_NAME_LETTERS = 30
 _LEGEND = 60
 # of all tiles together: a PNG of less than 1 MB, even if they are noise
-_MAX_PIXELS = 320_000
+_MAX_PIXELS = 250_000
 _OPACITY = 0.85  # of the strongest evidence: the image still shows
 
 
@@ -92,18 +92,20 @@ def draw_overlays(explained: Sequence[Explained], *, cam_layer: str | None = Non
         raise ValueError(f"{len(explained)} images do not fit a figure of 1 to {MAX_IMAGES}")
     rows = [row for item in explained for row in _split(item)]
     side = min(_SIDE, int((_MAX_PIXELS / 3 / len(rows)) ** 0.5))
+    heads = [_write_heads(row, side) for row in rows]
     labels = [_rank_labels(item) for item in explained]
     letters = max(len(line) for names in labels for name in names for line in name.split("\n"))
-    heights = [side + _LINE * (_count_title_lines(row) + 2) for row in rows]
+    heights = [side + _LINE * (4 + max(head.count("\n") for head in pair)) for pair in heads]
     figure = new_figure(
         3 * (side + 12) + _BARS + _LETTER * letters + 24, sum(heights) + 12 * len(rows) + _LEGEND
     )
     grid = figure.add_gridspec(
         len(rows), 4, height_ratios=heights, width_ratios=[side, side, side, _BARS]
     )
-    for place, row in enumerate(rows):
+    for place, (row, (name, title)) in enumerate(zip(rows, heads, strict=True)):
         cells = [figure.add_subplot(grid[place, column]) for column in range(4)]
-        _draw_row(cells, row, side)
+        _draw_image(cells[0], cells[3], row, name, side)
+        _draw_maps(cells[1], cells[2], row, title)
     _add_legend(figure, cam_layer)
     return figure
 
@@ -111,49 +113,45 @@ def draw_overlays(explained: Sequence[Explained], *, cam_layer: str | None = Non
 def _split(item: Explained) -> list[_Row]:
     predicted, true = item.predicted, item.true
     if true is None:
-        return [_row(item, predicted, f"predicted: {predicted.name}", is_first=True)]
+        return [_Row(item, predicted, f"predicted: {predicted.name}", is_first=True)]
     if true.name == predicted.name:
-        return [_row(item, predicted, f"predicted, rightly: {predicted.name}", is_first=True)]
+        return [_Row(item, predicted, f"predicted, rightly: {predicted.name}", is_first=True)]
     return [
-        _row(item, predicted, f"predicted, wrongly: {predicted.name}", is_first=True),
-        _row(item, true, f"true class: {true.name}", is_first=False),
+        _Row(item, predicted, f"predicted, wrongly: {predicted.name}", is_first=True),
+        _Row(item, true, f"true class: {true.name}", is_first=False),
     ]
 
 
-def _row(item: Explained, evidence: Evidence, title: str, *, is_first: bool) -> _Row:
-    return _Row(item, evidence, _wrap(title, _TITLE_LETTERS), is_first)
+def _write_heads(row: _Row, side: int) -> tuple[str, str]:
+    """What stands above the image and above the two maps, in lines of their width."""
+    name = row.explained.name if row.is_first else ""
+    return _wrap(name, side // _LETTER), _wrap(row.title, 2 * side // _LETTER)
 
 
 def _wrap(phrase: str, letters: int) -> str:
-    return "\n".join(textwrap.wrap(phrase, letters)) or phrase
+    return "\n".join(textwrap.wrap(phrase, letters))
 
 
-def _count_title_lines(row: _Row) -> int:
-    names = _wrap(row.explained.name, _TILE_LETTERS) if row.is_first else ""
-    return 1 + max(row.title.count("\n"), names.count("\n"))
-
-
-def _draw_row(cells: list[Axes], row: _Row, side: int) -> None:
-    image_axes, cam_axes, occlusion_axes, bar_axes = cells
-    item, evidence = row.explained, row.evidence
-    if row.is_first:
-        show_image(image_axes, item.image)
-        image_axes.set_title(
-            _wrap(item.name, _TILE_LETTERS), fontsize=9, parse_math=False, loc="left"
-        )
-        _draw_bars(bar_axes, item, side)
-    else:
-        image_axes.set_axis_off()
+def _draw_image(axes: Axes, bar_axes: Axes, row: _Row, name: str, side: int) -> None:
+    if not row.is_first:
+        axes.set_axis_off()
         bar_axes.set_axis_off()
-    largest = float(evidence.grad_cam.max())
-    _draw_overlay(cam_axes, item.image, evidence.grad_cam)
-    cam_axes.set_title(row.title, fontsize=9, parse_math=False, loc="left")
+        return
+    show_image(axes, row.explained.image)
+    axes.set_title(name, fontsize=9, parse_math=False, loc="left")
+    _draw_bars(bar_axes, row.explained, side)
+
+
+def _draw_maps(cam_axes: Axes, occlusion_axes: Axes, row: _Row, title: str) -> None:
+    cam, falls = row.evidence.grad_cam, row.evidence.occlusion
+    _draw_overlay(cam_axes, row.explained.image, cam)
+    cam_axes.set_title(title, fontsize=9, parse_math=False, loc="left")
+    largest = float(cam.max())
     scale = f"0 to {largest:.3g}" if largest > 0 else "0 throughout"
-    cam_axes.set_xlabel(f"Grad-CAM, {scale}", fontsize=8)
-    _draw_overlay(occlusion_axes, item.image, evidence.occlusion)
-    falls = evidence.occlusion
+    cam_axes.set_xlabel(f"Grad-CAM\n{scale}", fontsize=8)
+    _draw_overlay(occlusion_axes, row.explained.image, falls)
     occlusion_axes.set_xlabel(
-        f"occlusion, {float(falls.min()):+.3g} to {float(falls.max()):+.3g}", fontsize=8
+        f"occlusion\n{float(falls.min()):+.3g} to {float(falls.max()):+.3g}", fontsize=8
     )
 
 
@@ -186,7 +184,7 @@ def _colour(strength: Tensor) -> Any:
 
 def _rank_labels(item: Explained) -> list[str]:
     return [
-        "\n".join(textwrap.wrap(name, _NAME_LETTERS, break_long_words=False)) or name
+        "\n".join(textwrap.wrap(name, _NAME_LETTERS, break_long_words=False))
         for name, _ in item.ranked[:NUM_RANKED]
     ]
 
@@ -194,14 +192,14 @@ def _rank_labels(item: Explained) -> list[str]:
 def _draw_bars(axes: Axes, item: Explained, side: int) -> None:
     ranked = item.ranked[:NUM_RANKED]
     truth = None if item.true is None else item.true.name
-    colours = [BLUE if name == truth else GREY for name, _ in ranked]
-    axes.set_box_aspect(side / _BARS)  # as high as the images
     places = range(len(ranked))
-    bars = axes.barh(places, [share for _, share in ranked], color=colours, height=0.5)
-    axes.bar_label(bars, [f"{share:.1%}" for _, share in ranked], padding=3, fontsize=8)
+    axes.set_box_aspect(side / _BARS)  # as high as the images
+    bars = axes.barh(places, [share for _, share in ranked], color=GREY, height=0.5)
+    words = [f"{share:.1%}{', true' if name == truth else ''}" for name, share in ranked]
+    axes.bar_label(bars, words, padding=3, fontsize=8)
     axes.set_yticks(places, _rank_labels(item), fontsize=8, parse_math=False)
     axes.set_ylim(NUM_RANKED - 0.4, -0.6)
-    axes.set_xlim(0, 1.6)  # with place for the numbers
+    axes.set_xlim(0, 2.3)  # with place for the numbers
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[["top", "right", "bottom"]].set_visible(False)

@@ -1,0 +1,1 @@
+"""Network and images in, tensors out; every hook lives here."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from typing_extensions import override
 
 from cnn_lightning.files import write_text
@@ -39,6 +40,18 @@ class EventFiles(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         super().log_metrics(metrics, step if self._at_step is None else self._at_step)
+
+    @rank_zero_only
+    def log_image(self, tag: str, pixels: Tensor, step: int) -> None:
+        """Show a picture under a tag.
+
+        Args:
+            tag: Its name in TensorBoard.
+            pixels: 3×H×W uint8.
+            step: The optimizer step it belongs to, unless all is logged at one step.
+        """
+        at = step if self._at_step is None else self._at_step
+        self.experiment.add_image(tag, pixels, at)
 
     @override
     @rank_zero_only

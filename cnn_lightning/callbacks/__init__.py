@@ -1,6 +1,7 @@
 """Callbacks: when to look, and where the result goes."""
 
 from cnn_lightning.callbacks.checkpoints import BestCheckpoint, Interrupted, LastCheckpoint
+from cnn_lightning.callbacks.evaluation_figures import EvaluationFigures
 from cnn_lightning.callbacks.feature_cache import FeatureCache
 from cnn_lightning.callbacks.prediction_files import PredictionFiles
 from cnn_lightning.callbacks.prediction_grid import PredictionGrid
@@ -11,6 +12,7 @@ __all__ = [
     "Bar",
     "BestCheckpoint",
     "EpochLines",
+    "EvaluationFigures",
     "FeatureCache",
     "Interrupted",
     "LastCheckpoint",

@@ -79,6 +79,18 @@ class EventFiles(TensorBoardLogger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         super().log_metrics(metrics, step if self._at_step is None else self._at_step)
 
+    @rank_zero_only
+    def log_image(self, tag: str, pixels: Tensor, step: int) -> None:
+        """Show a picture under a tag.
+
+        Args:
+            tag: Its name in TensorBoard.
+            pixels: 3×H×W uint8.
+            step: The optimizer step it belongs to, unless all is logged at one step.
+        """
+        at = step if self._at_step is None else self._at_step
+        self.experiment.add_image(tag, pixels, at)
+
     @override
     @rank_zero_only
     def save(self) -> None:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.classifiers import optimization, transfer
+from cnn_lightning.classifiers.calibration import CalibrationError
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
 from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.errors import UserError
@@ -90,6 +91,7 @@ class ImageClassifier(L.LightningModule):
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
         self.test_top3 = MulticlassAccuracy(classes, average="micro", top_k=min(3, classes))
         self.test_per_class = MulticlassAccuracy(classes, average=None)
+        self.test_calibration = CalibrationError()
 
     @override
     def forward(self, images: Tensor) -> Tensor:
@@ -217,22 +219,29 @@ class ImageClassifier(L.LightningModule):
         self.val_accuracy.reset()
 
     @override
-    def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
+    def test_step(  # type: ignore[override]  # Lightning passes any result on to callbacks
+        self, batch: ImageBatch, batch_idx: int
+    ) -> StepOutput:
         logits = self.logits(batch)
+        probabilities = logits.float().softmax(1)
         self.test_loss.update(F.cross_entropy(logits, batch.labels), len(batch.labels))
         for metric in (self.test_accuracy, self.test_top3, self.test_per_class):
             metric.update(logits, batch.labels)
+        self.test_calibration.update(probabilities, batch.labels)
+        return StepOutput(probabilities, batch.labels, batch.indices)
 
     @override
     def on_test_epoch_end(self) -> None:
         self.log("test/loss", self.test_loss.compute(), sync_dist=True)
         self.log("test/accuracy", self.test_accuracy.compute(), sync_dist=True)
         self.log("test/top3", self.test_top3.compute(), sync_dist=True)
+        self.log("test/calibration_error", self.test_calibration.compute(), sync_dist=True)
         names = self.class_names or [str(label) for label in range(self.num_classes)]
         for name, accuracy in zip(names, self.test_per_class.compute(), strict=True):
             self.log(f"test/accuracy/{name}", accuracy, sync_dist=True)
         for metric in (self.test_loss, self.test_accuracy, self.test_top3, self.test_per_class):
             metric.reset()
+        self.test_calibration.reset()
 
     @override
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> StepOutput:

@@ -165,6 +165,8 @@ class TrainingCLI(LightningCLI):
         if self.command == "fit":
             own += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
             own.append(callbacks.PredictionGrid(folder))
+        if self.command == "test":
+            own.append(callbacks.EvaluationFigures(folder))
         if self.command == "predict":
             own.append(callbacks.PredictionFiles(folder))
         if config.enable_checkpointing is False:

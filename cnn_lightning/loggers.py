@@ -77,19 +77,11 @@ class EventFiles(TensorBoardLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        super().log_metrics(metrics, step if self._at_step is None else self._at_step)
+        super().log_metrics(metrics, self.place(step or 0))
 
-    @rank_zero_only
-    def log_image(self, tag: str, pixels: Tensor, step: int) -> None:
-        """Show a picture under a tag.
-
-        Args:
-            tag: Its name in TensorBoard.
-            pixels: 3×H×W uint8.
-            step: The optimizer step it belongs to, unless all is logged at one step.
-        """
-        at = step if self._at_step is None else self._at_step
-        self.experiment.add_image(tag, pixels, at)
+    def place(self, step: int) -> int:
+        """The step at which something is logged: `step`, unless all is logged at one."""
+        return step if self._at_step is None else self._at_step
 
     @override
     @rank_zero_only

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from typing_extensions import override
 
@@ -12,6 +11,7 @@ from cnn_lightning.analysis.calibration import expected_calibration_error, relia
 from cnn_lightning.analysis.mistakes import confusion_counts, worst_mistakes
 from cnn_lightning.callbacks.gathering import GatheredOutputs
 from cnn_lightning.callbacks.prediction_grid import NUM_PICTURED
+from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.interfaces import StepOutput
 from cnn_lightning.console import say
@@ -21,11 +21,7 @@ from cnn_lightning.figures import (
     draw_confusion_matrix,
     draw_predictions,
     draw_reliability,
-    to_array,
-    to_png,
 )
-from cnn_lightning.files import write_bytes
-from cnn_lightning.loggers import EventFiles
 from cnn_lightning.runs import RunFolder
 
 
@@ -110,12 +106,5 @@ class EvaluationFigures(L.Callback):
 
     def _show(self, trainer: L.Trainer, name: str, figure: Figure) -> None:
         path = self._path(name)
-        write_bytes(path, to_png(figure))
-        # laid out anew, a second drawing would differ by a hair
-        figure.set_layout_engine("none")
+        show_picture(trainer, f"test/{name}", figure, step=trainer.global_step, path=path)
         say(str(path))
-        for logger in trainer.loggers:
-            if isinstance(logger, EventFiles):
-                logger.log_image(f"test/{name}", to_array(figure), trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"test/{name}", to_array(figure), trainer.global_step)

@@ -6,16 +6,21 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PLACES = {
+    "AveragePooling": "convolution",
     "CIFAR10DataModule": "data",
     "ImageClassifier": "classifiers",
     "ImageDataModule": "data",
     "ImageFolderDataModule": "data",
     "Inception": "classifiers",
+    "KnownConvolution": "convolution",
     "LeNet": "classifiers",
+    "LearntConvolution": "convolution",
     "MNISTDataModule": "data",
+    "MaxPooling": "convolution",
     "ResNet": "classifiers",
     "ShapesDataModule": "data",
     "TorchvisionClassifier": "classifiers",
+    "TransposedConvolution": "convolution",
     "UserError": "errors",
     "VGG16": "classifiers",
 }

@@ -15,6 +15,7 @@ COMMANDS = {
     "validate": ("training", "accuracy of a checkpoint on the validation images"),
     "test": ("training", "accuracy of a checkpoint on the test images"),
     "predict": ("training", "classes of the test images, as a table and a picture"),
+    "convolve": ("convolve", "what a kernel or a pooling does to an image, worked out by hand"),
 }
 
 EXIT_FAILURE, EXIT_USER_ERROR = 1, 2

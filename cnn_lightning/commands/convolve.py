@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cnn_lightning.commands.convolve_options import CHANNELS, DEFAULT_KERNEL, read_options
+from cnn_lightning.commands.convolve_options import (
+    CHANNELS,
+    DEFAULT_KERNEL,
+    LARGEST_SIDE,
+    read_options,
+)
 from cnn_lightning.console import say
 from cnn_lightning.convolution import (
     AveragePooling,
@@ -26,7 +31,8 @@ from cnn_lightning.figures.operation_example import LARGEST_WINDOW
 from cnn_lightning.files import write_bytes
 from cnn_lightning.images import read_image
 
-_LARGEST_SIDE = 512
+# classes with straight and slanted edges
+_SAMPLES = {"digit": "5", "shape": "triangle"}
 _LARGEST_NUMBER = 1e6
 
 
@@ -109,9 +115,11 @@ def _read(options: Namespace) -> tuple[str, Tensor]:
         # importing the data modules takes seconds
         from cnn_lightning.data import MNISTDataModule, ShapesDataModule
 
-        if options.sample == "shape":
-            return "shape", ShapesDataModule(num_images=20, num_test=10).load("train")[0][0]
-        return "digit", MNISTDataModule(sample=True).load("train")[0][0]
+        shapes = ShapesDataModule(num_images=20, num_test=10)
+        data = shapes if options.sample == "shape" else MNISTDataModule(sample=True)
+        images, labels = data.load("train")
+        wanted = data.class_names.index(_SAMPLES[options.sample or "digit"])
+        return options.sample or "digit", images[labels == wanted][0]
     image = read_image(options.image)
     if (image == image[:1]).all():
         image = image[:1]
@@ -132,10 +140,10 @@ def _work_out(options: Namespace, layer: Operation, image: Tensor) -> OperationE
     height, width = image.shape[1:]
     rows, columns = layer.output_size(height, width)
     largest = max(height + 2 * layer.padding, width + 2 * layer.padding, rows, columns)
-    if largest > _LARGEST_SIDE:
+    if largest > LARGEST_SIDE:
         raise UserError(
             f"a side of {largest} pixels is too long to be drawn",
-            f"use less padding, stride or --size: at most {_LARGEST_SIDE} pixels",
+            f"use less padding, stride or --size: at most {LARGEST_SIDE} pixels",
         )
     pixels = image.float()
     with torch.inference_mode():

@@ -11,6 +11,7 @@ from cnn_lightning.figures.operation_example import OperationName
 
 DEFAULT_KERNEL = "sobel_x"
 CHANNELS = ("red", "green", "blue")
+LARGEST_SIDE = 512  # of what is drawn, in pixels
 # beyond these no pixel of an image is seen any more
 _SIZES = (8, 128)
 # what only some operations have
@@ -92,5 +93,11 @@ def _check(options: Namespace) -> None:
             )
     if not _SIZES[0] <= options.size <= _SIZES[1]:
         raise UserError(f"--size {options.size} shows no pixels", f"use {_SIZES[0]} to {_SIZES[1]}")
+    for name in ("window", "stride", "padding", "dilation", "output_padding"):
+        if (getattr(options, name) or 0) > LARGEST_SIDE:
+            raise UserError(
+                f"--{name} {getattr(options, name)} is too large for a figure",
+                f"use at most {LARGEST_SIDE}",
+            )
     if options.image and options.sample:
         raise UserError(f"--sample {options.sample} stands beside {options.image}", "give one")

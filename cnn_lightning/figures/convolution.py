@@ -128,7 +128,7 @@ def _draw_input(page: Page, example: OperationExample, left: int, top: int) -> N
         edge = (padding - 0.5, padding - 0.5)
         axes.add_patch(Rectangle(edge, width, height, fill=False, color=SKY, linestyle="--"))
         worth = f", {MINUS}∞ (blue)" if padded.isinf().any() else ""
-        below.append(f"dashed: the image's edge; beyond it the padding{worth}")
+        below.append(f"beyond the dashed edge: padding{worth}")
     if example.rows and example.columns:
         rows = [row + padding for row in example.rows]
         columns = [column + padding for column in example.columns]

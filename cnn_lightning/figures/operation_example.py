@@ -12,7 +12,7 @@ from cnn_lightning.figures.numbers import MINUS, is_rounded, spell
 LARGEST_WINDOW = 7
 OperationName = Literal["convolution", "max_pooling", "average_pooling", "transposed"]
 # of a line of arithmetic
-_LETTERS = 150
+_LETTERS = 130
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,9 +71,9 @@ def draw_operation(example: OperationExample) -> Figure:
         raise ValueError(f"{example.values.shape} numbers are more than can be read")
     lines = arithmetic(example)
     cell = _cell(example.values)
-    grids = max(cell * len(example.rows), 30)
+    work = 54 + cell * len(example.rows) + 16 if example.values.numel() else 34
     middle = _TOP + _panels_height(example) + 70
-    page = Page(_width(example, cell), middle + grids + 60 + _LINE * (len(lines) + 6))
+    page = Page(_width(example, cell), middle + work + 48 + _LINE * (len(lines) + 4))
     page.text(_MARGIN, 18, example.title, fontsize=14, fontweight="bold")
     _draw_panels(page, example, top=_TOP)
     row, column = example.place
@@ -86,7 +86,7 @@ def draw_operation(example: OperationExample) -> Figure:
         fontweight="bold",
     )
     _draw_work(page, example, top + 54, cell)
-    top += 54 + grids + 16
+    top += work
     for line in lines:
         page.text(_MARGIN, top, line)
         top += _LINE

@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "ActivationStatistics": "callbacks",
+    "AveragePooling": "convolution",
     "CIFAR10DataModule": "data",
     "FeatureMaps": "callbacks",
     "ImageClassifier": "classifiers",
@@ -14,11 +15,15 @@ _PLACES = {
     "ImageFolderDataModule": "data",
     "Inception": "classifiers",
     "Kernels": "callbacks",
+    "KnownConvolution": "convolution",
     "LeNet": "classifiers",
+    "LearntConvolution": "convolution",
     "MNISTDataModule": "data",
+    "MaxPooling": "convolution",
     "ResNet": "classifiers",
     "ShapesDataModule": "data",
     "TorchvisionClassifier": "classifiers",
+    "TransposedConvolution": "convolution",
     "UserError": "errors",
     "VGG16": "classifiers",
 }

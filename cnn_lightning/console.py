@@ -2,11 +2,12 @@
 
 import sys
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 
-@rank_zero_only
 def say(line: str) -> None:
     """Write a line to standard output, from the first of several processes alone."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    # Lightning sets the rank; where it is not even imported, there is one process
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from typing_extensions import override
 
 from cnn_lightning.errors import UserError
 
@@ -66,20 +64,3 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no checkpoint", "use a checkpoint or a state dict")
     return content
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's reading and writing of checkpoints, by way of this module."""
-
-    @override
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        with atomic_writer(Path(path)) as stream:
-            torch.save(checkpoint, stream)
-
-    @override
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return load_checkpoint(Path(path))

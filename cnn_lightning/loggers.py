@@ -77,7 +77,11 @@ class EventFiles(TensorBoardLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        super().log_metrics(metrics, step if self._at_step is None else self._at_step)
+        super().log_metrics(metrics, self.place(step or 0))
+
+    def place(self, step: int) -> int:
+        """The step at which something is logged: `step`, unless all is logged at one."""
+        return step if self._at_step is None else self._at_step
 
     @override
     @rank_zero_only

@@ -93,3 +93,20 @@ def test_overlay_fits_a_recipe(overlay: Path, tmp_path: Path) -> None:
     if "gpu" in overlay.stem and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     fit(CONFIGS / "quickstart.yaml", tmp_path, tmp_path / "logs", "--config", str(overlay))
+
+
+@pytest.mark.parametrize(
+    ("name", "difference"),
+    [
+        ("tanh", {"activation": "tanh"}),
+        ("batch_norm", {"batch_norm": True}),
+        ("dropout", {"dropout": 0.5}),
+    ],
+)
+def test_recipes_of_the_study_differ_in_one_thing(name: str, difference: dict[str, object]) -> None:
+    base, other = (
+        yaml.safe_load((CONFIGS / f"cifar10_lenet_{kind}.yaml").read_text())
+        for kind in ("relu", name)
+    )
+    base["model"]["init_args"] |= difference
+    assert base == other

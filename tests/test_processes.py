@@ -56,7 +56,7 @@ def test_each_image_is_seen_once_per_epoch(strategy: str, tmp_path: Path) -> Non
     assert orders[0] != orders[1]
 
 
-def test_two_processes_report_the_accuracy_of_one(tmp_path: Path) -> None:
+def test_two_processes_report_and_draw_what_one_does(tmp_path: Path) -> None:
     data = ["--data", "ShapesDataModule", "--data.num_images", "301", "--data.num_test", "51"]
     command = [sys.executable, "-m", "cnn_lightning"]
     logs = ["--log_dir", str(tmp_path / "logs"), "--trainer.accelerator", "cpu"]
@@ -64,7 +64,7 @@ def test_two_processes_report_the_accuracy_of_one(tmp_path: Path) -> None:
     subprocess.run([*fit, "--run", "one"], check=True, timeout=300)
     run = tmp_path / "logs/one/version_0"
     table = run / "metrics.csv"
-    found = []
+    found, errors, pictures = [], [], []
     for command_name in ("validate", "test"):
         for devices in ("1", "2"):
             subprocess.run(
@@ -88,5 +88,12 @@ def test_two_processes_report_the_accuracy_of_one(tmp_path: Path) -> None:
                 row = list(csv.DictReader(stream))[-1]
             kind = "val" if command_name == "validate" else "test"
             found.append(row[f"{kind}/accuracy"])
+            if command_name == "test":
+                errors.append(float(row["test/calibration_error"]))
+                picture = run / "figures/test_confusion_matrix.png"
+                pictures.append(picture.read_bytes())
+                picture.unlink()
     assert found[0] == found[1]
     assert found[2] == found[3]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-4)  # float32 sums in another order
+    assert pictures[0] == pictures[1]

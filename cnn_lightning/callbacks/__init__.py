@@ -3,6 +3,7 @@
 from cnn_lightning.callbacks.activation_statistics import ActivationStatistics
 from cnn_lightning.callbacks.checkpoints import BestCheckpoint, Interrupted, LastCheckpoint
 from cnn_lightning.callbacks.epoch_pictures import EpochPictures
+from cnn_lightning.callbacks.evaluation_figures import EvaluationFigures
 from cnn_lightning.callbacks.feature_cache import FeatureCache
 from cnn_lightning.callbacks.feature_maps import FeatureMaps
 from cnn_lightning.callbacks.kernels import Kernels
@@ -17,6 +18,7 @@ __all__ = [
     "BestCheckpoint",
     "EpochLines",
     "EpochPictures",
+    "EvaluationFigures",
     "FeatureCache",
     "FeatureMaps",
     "Interrupted",

@@ -5,13 +5,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from typing_extensions import override
 
+from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.classifiers import ImageClassifier
-from cnn_lightning.figures import to_array, to_png
-from cnn_lightning.files import write_bytes
 from cnn_lightning.runs import RunFolder
 
 # what TensorBoard keeps of one tag unless told otherwise (--samples_per_plugin)
@@ -66,12 +64,10 @@ class EpochPictures(L.Callback, ABC):
             return
         step = max(trainer.global_step - 1, 0)
         for name, figure in self.draw(trainer, pl_module, epoch):
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(f"{self.tag}/{name}", to_array(figure), step)
+            path = None
             if self.folder is not None:
                 path = self.folder.figures / self.tag / name / f"epoch_{epoch:03}.png"
-                write_bytes(path, to_png(figure))
+            show_picture(trainer, f"{self.tag}/{name}", figure, step=step, path=path)
 
 
 def is_trial(trainer: L.Trainer) -> bool:

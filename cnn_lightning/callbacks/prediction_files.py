@@ -6,9 +6,9 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed
 from typing_extensions import override
 
+from cnn_lightning.callbacks.gathering import GatheredOutputs
 from cnn_lightning.callbacks.prediction_grid import NUM_PICTURED, evenly
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.interfaces import StepOutput
@@ -30,11 +30,11 @@ class PredictionFiles(L.Callback):
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self._outputs: list[StepOutput] = []
+        self._outputs = GatheredOutputs()
 
     @override
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._outputs = []
+        self._outputs.clear()
 
     @override
     def on_predict_batch_end(
@@ -46,24 +46,14 @@ class PredictionFiles(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._outputs.append(StepOutput(*(tensor.cpu() for tensor in outputs)))
+        self._outputs.add(outputs)
 
     @override
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        mine = [torch.cat(column) for column in zip(*self._outputs, strict=True)]
-        gathered = [mine]
-        if trainer.world_size > 1:
-            gathered = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, mine)
-        probabilities, labels, indices = (
-            torch.cat(column) for column in zip(*gathered, strict=True)
-        )
+        found = self._outputs.gather()
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
-        if trainer.is_global_zero and isinstance(pl_module, ImageClassifier):
-            order = indices.argsort()
-            self._write(
-                pl_module, data, StepOutput(probabilities[order], labels[order], indices[order])
-            )
+        if found is not None and isinstance(pl_module, ImageClassifier):
+            self._write(pl_module, data, found)
 
     def _write(self, classifier: ImageClassifier, data: ImageDataModule, found: StepOutput) -> None:
         names = list(classifier.class_names or data.class_names)

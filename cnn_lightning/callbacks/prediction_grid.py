@@ -2,14 +2,13 @@
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
-from cnn_lightning.figures import draw_predictions, to_array, to_png
-from cnn_lightning.files import write_bytes
+from cnn_lightning.figures import draw_predictions
 from cnn_lightning.runs import RunFolder
 
 NUM_PICTURED = 36
@@ -44,11 +43,8 @@ class PredictionGrid(L.Callback):
             [data.class_names[label] for label in labels[chosen].tolist()],
         )
         picture = self.folder.figures / "validation_predictions.png"
-        write_bytes(picture, to_png(figure))
+        show_picture(trainer, picture.stem, figure, step=trainer.global_step - 1, path=picture)
         say(str(picture))
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(picture.stem, to_array(figure), trainer.global_step - 1)
 
 
 def evenly(indices: torch.Tensor, count: int) -> torch.Tensor:

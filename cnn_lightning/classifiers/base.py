@@ -10,13 +10,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
+from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.errors import UserError
 from cnn_lightning.images import fit_square, load_images
@@ -80,16 +79,8 @@ class ImageClassifier(L.LightningModule):
         if freeze == "backbone":
             transfer.freeze_all_but_head(network)
         self._window = torch.zeros(3, dtype=torch.float64)  # loss sum, correct, images
-        self._make_metrics()
-
-    def _make_metrics(self) -> None:
-        classes = self.num_classes
-        self.val_loss = MeanMetric()
-        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.test_loss = MeanMetric()
-        self.test_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.test_top3 = MulticlassAccuracy(classes, average="micro", top_k=min(3, classes))
-        self.test_per_class = MulticlassAccuracy(classes, average=None)
+        self.val_metrics = EvaluationMetrics(self.num_classes)
+        self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
 
     @override
     def forward(self, images: Tensor) -> Tensor:
@@ -203,36 +194,31 @@ class ImageClassifier(L.LightningModule):
 
     @override
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        logits = self.logits(batch)
-        self.val_loss.update(F.cross_entropy(logits, batch.labels), len(batch.labels))
-        self.val_accuracy.update(logits, batch.labels)
+        self.val_metrics.update(self.logits(batch), batch.labels)
 
     @override
     def on_validation_epoch_end(self) -> None:
-        # the metrics are reduced over processes already; Lightning warns unless told to do it again
-        how: dict[str, Any] = {"prog_bar": True, "sync_dist": True}
-        self.log("val/loss", self.val_loss.compute(), **how)
-        self.log("val/accuracy", self.val_accuracy.compute(), **how)
-        self.val_loss.reset()
-        self.val_accuracy.reset()
+        self._log_evaluation("val", self.val_metrics, prog_bar=True)
 
     @override
-    def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
+    def test_step(  # type: ignore[override]  # Lightning passes any result on to callbacks
+        self, batch: ImageBatch, batch_idx: int
+    ) -> StepOutput:
         logits = self.logits(batch)
-        self.test_loss.update(F.cross_entropy(logits, batch.labels), len(batch.labels))
-        for metric in (self.test_accuracy, self.test_top3, self.test_per_class):
-            metric.update(logits, batch.labels)
+        self.test_metrics.update(logits, batch.labels)
+        return StepOutput(logits.float().softmax(1), batch.labels, batch.indices)
 
     @override
     def on_test_epoch_end(self) -> None:
-        self.log("test/loss", self.test_loss.compute(), sync_dist=True)
-        self.log("test/accuracy", self.test_accuracy.compute(), sync_dist=True)
-        self.log("test/top3", self.test_top3.compute(), sync_dist=True)
+        self._log_evaluation("test", self.test_metrics)
+
+    def _log_evaluation(
+        self, stage: str, metrics: EvaluationMetrics, *, prog_bar: bool = False
+    ) -> None:
         names = self.class_names or [str(label) for label in range(self.num_classes)]
-        for name, accuracy in zip(names, self.test_per_class.compute(), strict=True):
-            self.log(f"test/accuracy/{name}", accuracy, sync_dist=True)
-        for metric in (self.test_loss, self.test_accuracy, self.test_top3, self.test_per_class):
-            metric.reset()
+        for name, value in metrics.take(names).items():
+            # reduced over processes already; Lightning warns unless told to do it again
+            self.log(f"{stage}/{name}", value, prog_bar=prog_bar, sync_dist=True)
 
     @override
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> StepOutput:

@@ -52,7 +52,13 @@ class Predictions(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """What `predict_step` gives: probabilities N×K float32, labels N and indices N int64."""
+    """What `test_step` and `predict_step` give.
+
+    Attributes:
+        probabilities: N×K float32, rows sum to 1.
+        labels: N int64.
+        indices: N int64, each image's place in the data set of its split.
+    """
 
     probabilities: Tensor
     labels: Tensor

@@ -57,7 +57,10 @@ def main(command: str, argv: list[str]) -> int:
         raise UserError(f"--images is {own.images}", f"give a number in 1 to {MAX_COLUMNS}")
     silence()
     config_paths, _ = read_configs(rest)
-    if not config_paths and not any(arg.partition("=")[0] == "--data" for arg in rest):
+    flags = {arg.partition("=")[0] for arg in rest}
+    if "--ckpt_path" in flags:
+        raise UserError("show reads no checkpoint", "leave --ckpt_path out")
+    if not config_paths and "--data" not in flags:
         raise UserError("show needs a data set", "give --config FILE or --data CLASS")
     data, settings = build_data(command, rest)
     stem = config_paths[0].stem if config_paths else type(data).__name__
@@ -80,13 +83,17 @@ class DataSetShow:
         folder: Where the files go.
 
     Raises:
-        UserError: The training images cannot be had.
+        UserError: The training images cannot be had, or are neither grey nor red, green and blue.
     """
 
     def __init__(self, data: ImageDataModule, folder: Path) -> None:
         self.data = data
         self.folder = folder
         self.name = type(data).__name__
+        if data.num_channels not in (1, 3):
+            raise UserError(
+                f"images of {data.num_channels} channels cannot be shown", "use data with 1 or 3"
+            )
         try:
             data.setup("fit")
         except MissingDataError:

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from cnn_lightning import callbacks
+from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from cnn_lightning.commands.arguments import LINKED, Start, read_start
@@ -27,7 +28,7 @@ from cnn_lightning.commands.messages import plain_errors
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
-from cnn_lightning.files import AtomicCheckpointIO, write_text
+from cnn_lightning.files import write_text
 from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.runs import RunFolder
 
@@ -165,6 +166,8 @@ class TrainingCLI(LightningCLI):
         if self.command == "fit":
             own += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
             own.append(callbacks.PredictionGrid(folder))
+        if self.command == "test":
+            own.append(callbacks.EvaluationFigures(folder))
         if self.command == "predict":
             own.append(callbacks.PredictionFiles(folder))
         if config.enable_checkpointing is False:

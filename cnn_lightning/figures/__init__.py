@@ -1,25 +1,36 @@
 """Tensors in, matplotlib figures out; nothing here touches pyplot or the screen."""
 
 from cnn_lightning.figures.comparison import draw_comparison
+from cnn_lightning.figures.confusion import draw_confusion_matrix
+from cnn_lightning.figures.convolution import draw_operation
 from cnn_lightning.figures.dataset_images import draw_named_images, draw_samples
 from cnn_lightning.figures.datasets import draw_channel_statistics, draw_class_balance
+from cnn_lightning.figures.evaluation import draw_class_accuracy, draw_reliability
 from cnn_lightning.figures.feature_maps import draw_feature_maps
 from cnn_lightning.figures.kernels import draw_kernels
 from cnn_lightning.figures.layer_statistics import draw_layer_statistics
+from cnn_lightning.figures.learnt_kernel import draw_learning
+from cnn_lightning.figures.operation_example import OperationExample
 from cnn_lightning.figures.overlays import draw_overlays
 from cnn_lightning.figures.predictions import draw_predictions
 from cnn_lightning.figures.saving import to_array, to_png
 
 __all__ = [
+    "OperationExample",
     "draw_channel_statistics",
+    "draw_class_accuracy",
     "draw_class_balance",
     "draw_comparison",
+    "draw_confusion_matrix",
     "draw_feature_maps",
     "draw_kernels",
     "draw_layer_statistics",
+    "draw_learning",
     "draw_named_images",
+    "draw_operation",
     "draw_overlays",
     "draw_predictions",
+    "draw_reliability",
     "draw_samples",
     "to_array",
     "to_png",

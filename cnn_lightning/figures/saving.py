@@ -10,11 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 
-def to_png(figure: Figure) -> bytes:
-    """The bytes of a PNG file, at the figure's own size and resolution."""
+def to_png(picture: Figure | Tensor) -> bytes:
+    """The bytes of a PNG file of a figure, or of pixels 3×H×W uint8 as `to_array` gives them."""
+    pixels = to_array(picture) if isinstance(picture, Figure) else picture
     file = io.BytesIO()
     # without the opaque alpha channel that matplotlib's own writer keeps
-    Image.fromarray(to_array(figure).permute(1, 2, 0).numpy()).save(file, format="png")
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, format="png")
     return file.getvalue()
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from cnn_lightning import classifiers
+from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import (
     VGG16,
     ImageClassifier,
@@ -19,7 +20,6 @@ from cnn_lightning.classifiers import (
 )
 from cnn_lightning.data import ShapesDataModule
 from cnn_lightning.errors import UserError
-from cnn_lightning.files import AtomicCheckpointIO
 
 # a row per class, built small
 ROWS: dict[str, Callable[[], ImageClassifier]] = {

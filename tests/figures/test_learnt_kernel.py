@@ -1,0 +1,38 @@
+import itertools
+
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from cnn_lightning.figures import draw_learning, to_png
+from cnn_lightning.figures.numbers import MINUS
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (7, 7), (1, 1), (1, 7), (7, 2)], ids=str)
+def test_nothing_overlaps_or_leaves_the_figure(shape: tuple[int, int]) -> None:
+    known = torch.linspace(-1000, 1, shape[0] * shape[1]).reshape(shape)
+    figure = draw_learning("a given kernel", known, known + 1e-5, torch.logspace(12, -12, 301))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    boxes += [text.get_window_extent(renderer) for text in figure.texts]
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    assert len(to_png(figure)) < 1_000_000
+
+
+def test_kernels_losses_and_their_difference_are_drawn() -> None:
+    known = torch.tensor([[1.0, -2]])
+    figure = draw_learning("mine", known, torch.tensor([[1.0004, -2.25]]), torch.tensor([4.0, 1.0]))
+    first, second, curve = figure.axes
+    assert [text.get_text() for text in first.texts] == ["1", f"{MINUS}2"]
+    assert [text.get_text() for text in second.texts] == ["1", f"{MINUS}2.25"]
+    assert first.get_images()[0].get_clim() == second.get_images()[0].get_clim() == (-2.25, 2.25)
+    assert curve.lines[0].get_ydata().tolist() == [4, 1]
+    assert "largest difference 1/4" in [text.get_text() for text in figure.texts]

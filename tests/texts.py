@@ -1,0 +1,40 @@
+"""Whether the texts of a figure can be read: none cut, none over another."""
+
+import itertools
+from typing import Any
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+
+def drawn_texts(figure: Figure) -> list[Text]:
+    """Draw a figure; all texts that are in it, not those of ticks beyond an axis's end."""
+    drawn: dict[Text, None] = {}
+    draw = Text.draw
+
+    def record(self: Text, renderer: Any) -> None:
+        if self.get_visible() and self.get_text():
+            drawn[self] = None
+        draw(self, renderer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", record)
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    return list(drawn)
+
+
+def assert_readable(figure: Figure) -> None:
+    texts = drawn_texts(figure)
+    assert texts
+    boxes = [text.get_window_extent() for text in texts]
+    for text, box in zip(texts, boxes, strict=True):
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.width, text
+        assert box.y1 <= figure.bbox.height, text
+    # the boxes of slanted texts overlap though the texts do not
+    upright = [pair for pair in zip(texts, boxes, strict=True) if not pair[0].get_rotation() % 90]
+    for (text, box), (other, other_box) in itertools.combinations(upright, 2):
+        assert not box.overlaps(other_box), f"{text} and {other}"

@@ -3,14 +3,14 @@
 from typing import cast
 
 import torch
-from captum.attr import LayerAttribution, LayerGradCam, Occlusion
+from captum.attr import LayerGradCam, Occlusion
 from torch import Tensor, nn
 
 from cnn_lightning.analysis.activations import evaluating, in_eval_mode, listening
+from cnn_lightning.analysis.placement import locate_cells, place_maps
 
-# the coarsest map in use: that of residual networks at 224 pixels; at 32 pixels their last layer
-# has 4×4 cells and that of VGG 1×1, too few to tell where the evidence is
-MIN_CELLS = 7
+# that of a residual network at 32 pixels; fewer cells, as VGG's 1×1 there, cannot tell places apart
+MIN_CELLS = 4
 # images in one forward pass of the occlusion: bounds the memory
 _MAX_BATCH = 256
 _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -20,10 +20,10 @@ def find_cam_layer(network: nn.Module, images: Tensor) -> str:
     """The layer for Grad-CAM: the deepest with a map fine enough to show places.
 
     Deep layers know classes, early ones know places (Selvaraju et al., section 3). Of the layers in
-    the order in which they run, this is the last whose output has at least 7×7 cells, is not that
+    the order in which they run, this is the last whose output has at least 4×4 cells, is not that
     of a pooling, and is all that the rest of the network sees of the image: no branch of a block,
-    around which another leads. For a residual network that is the last stage at 224 pixels, the
-    third at 32 pixels. Where several modules give the same tensor, it is the outermost.
+    around which another leads. For a residual network that is the last stage. Where several modules
+    give the same tensor, it is the outermost.
 
     Args:
         network: Images to logits.
@@ -85,7 +85,8 @@ def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tens
         targets: N int64, the class asked for in each image.
 
     Returns:
-        N×H×W float at least 0, enlarged bilinearly from H'×W', in units of the logit times H'·W'.
+        N×H×W float at least 0, enlarged bilinearly from H'×W', each cell at the middle of what it
+        sees; 0 throughout where the class gets no evidence.
 
     Raises:
         ValueError: The layer's output is not N×C×H'×W', or `targets` is not N.
@@ -95,8 +96,8 @@ def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tens
         maps = LayerGradCam(network, layer).attribute(images, targets, relu_attributions=True)
     if not isinstance(maps, Tensor) or maps.ndim != 4:
         raise ValueError("Grad-CAM needs a layer whose output is N×C×H×W")
-    large = LayerAttribution.interpolate(maps, tuple(images.shape[2:]), "bilinear")
-    return cast(Tensor, large.detach()[:, 0])
+    grids = locate_cells(network, layer, images)
+    return place_maps(maps.detach()[:, 0], grids, (images.shape[2], images.shape[3]))
 
 
 def occlusion(
@@ -106,7 +107,7 @@ def occlusion(
     *,
     window: int,
     stride: int,
-    baseline: float | Tensor = 0.0,
+    baseline: float | Tensor | None = None,
 ) -> Tensor:
     """How much a class loses when a part of the image is covered.
 
@@ -121,8 +122,9 @@ def occlusion(
         targets: N int64, the class asked for in each image.
         window: Side of the square in pixels, at most H and W.
         stride: Pixels from one place of the square to the next, at most `window`.
-        baseline: What covers: a number, or a tensor that broadcasts to `images`; 0 is the mean
-            colour of normalised images.
+        baseline: What covers: a number, such as 0 for the paper's grey, or a tensor that broadcasts
+            to `images`. `None` takes the median colour of each image, since a square of another
+            colour is itself something to see, and may draw the network's attention.
 
     Returns:
         N×H×W float; above 0 where the class needs what is there, below 0 where it would gain
@@ -138,6 +140,8 @@ def occlusion(
             f"a window of {window} with stride {stride} does not cover images of {height}×{width}"
         )
 
+    if baseline is None:
+        baseline = images.flatten(2).median(2).values[..., None, None].expand_as(images)
     with in_eval_mode(network), torch.no_grad():
         falls = Occlusion(lambda covered: _log_odds(network(covered).float())).attribute(
             images,

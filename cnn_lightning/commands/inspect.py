@@ -35,8 +35,8 @@ from cnn_lightning.files import write_bytes
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.runs import folder_of
 
-# the occluding square: a quarter of the image's side, moved by a quarter of its own
-_WINDOW, _STRIDE = 4, 16
+# the occluding square: a quarter of the image's side, moved by half of its own
+_WINDOW, _STRIDE = 4, 8
 _BATCH = 100
 
 
@@ -95,7 +95,7 @@ def _parse(command: str, argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--cam_layer", metavar="LAYER",
-        help="layer that Grad-CAM explains (default: the deepest of at least 7×7 cells)",
+        help="layer that Grad-CAM explains (default: the deepest of at least 4×4 cells)",
     )  # fmt: skip
     parser.add_argument(
         "--output", metavar="FOLDER",

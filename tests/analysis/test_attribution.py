@@ -1,6 +1,7 @@
 """Grad-CAM and occlusion against hand-written ones, known maps, and shapes whose place is known."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 
 from cnn_lightning import networks
 from cnn_lightning.analysis.attribution import MIN_CELLS, find_cam_layer, grad_cam, occlusion
+from cnn_lightning.cli import main
+from cnn_lightning.commands.loading import load_classifier, load_data
+from cnn_lightning.data import ShapesDataModule
 from cnn_lightning.data.shapes import draw_shapes
 from cnn_lightning.networks import (
     VGG,
@@ -25,12 +29,13 @@ from cnn_lightning.randomness import generator
 # is looked for, and that layer
 ROWS: dict[str, tuple[Callable[[], Network], int, int, str]] = {
     "LeNet5": (lambda: LeNet5(7), 28, 28, "backbone.act2"),
-    "VGG": (lambda: VGG(7), 32, 32, "backbone.features.22"),  # the ReLU before the third pooling
-    "ResidualNetwork": (lambda: ResidualNetwork(7), 32, 32, "backbone.layer3"),
+    "VGG": (lambda: VGG(7), 32, 32, "backbone.features.32"),  # the ReLU before the fourth pooling
+    "ResidualNetwork": (lambda: ResidualNetwork(7), 32, 32, "backbone.layer4"),
     "GoogLeNet": (lambda: GoogLeNet(7, stem="small"), 32, 32, "backbone.inception5b"),
     "InceptionV3": (lambda: InceptionV3(7), 75, 299, "backbone.Mixed_7c"),
     "TorchvisionNetwork": (lambda: TorchvisionNetwork("squeezenet1_1", 7), 32, 224, "head.2"),
 }
+RECIPE = Path(__file__).parents[2] / "configs/shapes_resnet18.yaml"
 EVERY = pytest.mark.parametrize("name", ROWS)
 
 
@@ -142,6 +147,20 @@ class SpotDetector(nn.Module):
         return torch.stack([evidence, -evidence], 1)
 
 
+@torch.no_grad()
+def test_each_image_is_covered_by_its_own_median_colour() -> None:
+    network, images, targets = small_network().eval(), draw(2, 3, 12, 12), torch.tensor([4, 0])
+    maps = occlusion(network, images, targets, window=12, stride=12)
+    for image, target, found in zip(images, targets.tolist(), maps, strict=True):
+        covered = image.flatten(1).median(1).values[:, None, None].expand(3, 12, 12)
+        before, after = (
+            network(torch.stack([image, covered])).double().softmax(1)[:, target].logit()
+        )
+        torch.testing.assert_close(
+            found, (before - after).float().expand(12, 12), rtol=1e-4, atol=1e-5
+        )
+
+
 def test_maps_of_a_spot_detector_are_known_exactly() -> None:
     images = torch.zeros(2, 3, 16, 16)
     images[0, :, 3, 11] = images[1, :, 14, 2] = 1
@@ -172,12 +191,38 @@ def test_peaks_lie_on_shapes_for_a_network_that_sees_brightness() -> None:
         prepared = prepared - prepared.median(2).values.median(2).values[..., None, None] + 0.5
     targets = torch.zeros(200, dtype=torch.int64)
     maps = grad_cam(network, network.relu, prepared, targets)
-    falls = occlusion(network, prepared, targets, window=4, stride=2, baseline=0.5)
+    falls = occlusion(network, prepared, targets, window=4, stride=2)
     assert share_on_shape(maps, masks) > 0.9
     assert share_on_shape(falls, masks) > 0.9
     # a peak anywhere else, or that of another image, hits about as often as shapes cover pixels
     assert share_on_shape(maps.roll(1, 0), masks) < 0.5
     assert share_on_shape(-falls, masks) < 0.5
+
+
+@pytest.mark.slow
+def test_peaks_lie_on_shapes_for_a_trained_resnet(tmp_path: Path) -> None:
+    assert main(["fit", "--config", str(RECIPE), "--log_dir", str(tmp_path)]) == 0
+    path = tmp_path / "shapes_resnet18/version_0/checkpoints/best.ckpt"
+    classifier, data = load_classifier(path), load_data(path)
+    assert isinstance(data, ShapesDataModule)
+    images, labels = data.load("test")
+    predicted = classifier.predict_images(images).probabilities.argmax(1)
+    right = (predicted == labels).nonzero().flatten()[:300]
+    assert len(right) == 300
+    prepared, masks, network = (
+        data.prepare(images[right]),
+        data.masks("test")[right],
+        classifier.network,
+    )
+    layer = network.get_submodule(find_cam_layer(network, prepared))
+    maps = {
+        "Grad-CAM": grad_cam(network, layer, prepared, labels[right]),
+        "occlusion": occlusion(network, prepared, labels[right], window=8, stride=4),
+    }
+    shares = {name: share_on_shape(found, masks) for name, found in maps.items()}
+    assert min(shares.values()) >= 0.8, shares
+    for found in maps.values():  # the peaks of other images
+        assert share_on_shape(found.roll(1, 0), masks) < 0.5
 
 
 def test_every_network_has_a_row() -> None:

@@ -10,16 +10,22 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each submodule's own mode comes back."""
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode; each submodule's own mode comes back."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; each submodule's own mode comes back."""
+    with in_eval_mode(module), torch.inference_mode():
+        yield
 
 
 @contextmanager

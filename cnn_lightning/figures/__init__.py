@@ -8,8 +8,10 @@ from cnn_lightning.figures.datasets import draw_channel_statistics, draw_class_b
 from cnn_lightning.figures.evaluation import draw_class_accuracy, draw_reliability
 from cnn_lightning.figures.feature_maps import draw_feature_maps
 from cnn_lightning.figures.kernels import draw_kernels
+from cnn_lightning.figures.layer_statistics import draw_layer_statistics
 from cnn_lightning.figures.learnt_kernel import draw_learning
 from cnn_lightning.figures.operation_example import OperationExample
+from cnn_lightning.figures.overlays import draw_overlays
 from cnn_lightning.figures.predictions import draw_predictions
 from cnn_lightning.figures.saving import to_array, to_png
 
@@ -22,9 +24,11 @@ __all__ = [
     "draw_confusion_matrix",
     "draw_feature_maps",
     "draw_kernels",
+    "draw_layer_statistics",
     "draw_learning",
     "draw_named_images",
     "draw_operation",
+    "draw_overlays",
     "draw_predictions",
     "draw_reliability",
     "draw_samples",

@@ -1,0 +1,166 @@
+"""Where in an image a network finds its evidence for a class: Grad-CAM and occlusion."""
+
+from typing import cast
+
+import torch
+from captum.attr import LayerAttribution, LayerGradCam, Occlusion
+from torch import Tensor, nn
+
+from cnn_lightning.analysis.activations import evaluating, in_eval_mode, listening
+
+# the coarsest map in use: that of residual networks at 224 pixels; at 32 pixels their last layer
+# has 4×4 cells and that of VGG 1×1, too few to tell where the evidence is
+MIN_CELLS = 7
+# images in one forward pass of the occlusion: bounds the memory
+_MAX_BATCH = 256
+_POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+def find_cam_layer(network: nn.Module, images: Tensor) -> str:
+    """The layer for Grad-CAM: the deepest with a map fine enough to show places.
+
+    Deep layers know classes, early ones know places (Selvaraju et al., section 3). Of the layers in
+    the order in which they run, this is the last whose output has at least 7×7 cells, is not that
+    of a pooling, and is all that the rest of the network sees of the image: no branch of a block,
+    around which another leads. For a residual network that is the last stage at 224 pixels, the
+    third at 32 pixels. Where several modules give the same tensor, it is the outermost.
+
+    Args:
+        network: Images to logits.
+        images: N×C×H×W float, as the network takes them; the first alone is looked at.
+
+    Returns:
+        Its name in `network.named_modules()`.
+
+    Raises:
+        ValueError: No layer has so large an output.
+    """
+    modules = dict(network.named_modules())
+    outputs: list[tuple[str, Tensor]] = []
+
+    def keep(name: str, output: Tensor) -> None:
+        outputs.append((name.partition("#")[0], output))  # the second call of relu is relu#2
+
+    with evaluating(network), listening(modules, keep):
+        network(images[:1])
+    tried = {id(output) for name, output in outputs if isinstance(modules[name], _POOLINGS)}
+    for name, output in reversed(outputs):
+        if output.ndim == 4 and min(output.shape[2:]) >= MIN_CELLS and id(output) not in tried:
+            if _carries_all(network, modules[name], images[:1]):
+                return name
+            tried.add(id(output))
+    raise ValueError(
+        f"no layer of {type(network).__name__} gives {MIN_CELLS}×{MIN_CELLS} cells or more for "
+        f"images of {images.shape[2]}×{images.shape[3]}"
+    )
+
+
+def _carries_all(network: nn.Module, layer: nn.Module, images: Tensor) -> bool:
+    """Whether nothing of the images reaches the logits if not by way of a layer's output."""
+    handle = layer.register_forward_hook(lambda module, inputs, output: output.detach())
+    try:
+        with in_eval_mode(network), torch.enable_grad():
+            images = images.detach().clone().requires_grad_()
+            logits = network(images)
+            if not logits.requires_grad:
+                return True
+            (gradient,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
+            return gradient is None
+    finally:
+        handle.remove()
+
+
+def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """What in a layer speaks for a class, as a map over the image.
+
+    Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2): the layer's channels,
+    each weighted by the mean gradient of the class's logit over it, summed, and cut off below 0.
+    Weights, their gradients and each module's mode are left as they were; frozen weights do not
+    matter.
+
+    Args:
+        network: Images to logits N×K.
+        layer: One of its modules, with an output N×C×H'×W'.
+        images: N×C×H×W float, as the network takes them.
+        targets: N int64, the class asked for in each image.
+
+    Returns:
+        N×H×W float at least 0, enlarged bilinearly from H'×W', in units of the logit times H'·W'.
+
+    Raises:
+        ValueError: The layer's output is not N×C×H'×W', or `targets` is not N.
+    """
+    _check(images, targets)
+    with in_eval_mode(network):
+        maps = LayerGradCam(network, layer).attribute(images, targets, relu_attributions=True)
+    if not isinstance(maps, Tensor) or maps.ndim != 4:
+        raise ValueError("Grad-CAM needs a layer whose output is N×C×H×W")
+    large = LayerAttribution.interpolate(maps, tuple(images.shape[2:]), "bilinear")
+    return cast(Tensor, large.detach()[:, 0])
+
+
+def occlusion(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    window: int,
+    stride: int,
+    baseline: float | Tensor = 0.0,
+) -> Tensor:
+    """How much a class loses when a part of the image is covered.
+
+    A square is moved over the image, and the fall of the class's log-odds log p / (1 - p) is noted
+    (Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2); a pixel gets the mean over all squares
+    that cover it. The paper notes p itself, which in float32 is 1 under every square for a network
+    that is sure enough. Squares that reach over the far border are cut off there.
+
+    Args:
+        network: Images to logits N×K, K at least 2.
+        images: N×C×H×W float, as the network takes them.
+        targets: N int64, the class asked for in each image.
+        window: Side of the square in pixels, at most H and W.
+        stride: Pixels from one place of the square to the next, at most `window`.
+        baseline: What covers: a number, or a tensor that broadcasts to `images`; 0 is the mean
+            colour of normalised images.
+
+    Returns:
+        N×H×W float; above 0 where the class needs what is there, below 0 where it would gain
+        without.
+
+    Raises:
+        ValueError: The square does not fit the image, leaves gaps, or `targets` is not N.
+    """
+    _check(images, targets)
+    num_images, channels, height, width = images.shape
+    if not 1 <= stride <= window <= min(height, width):
+        raise ValueError(
+            f"a window of {window} with stride {stride} does not cover images of {height}×{width}"
+        )
+
+    with in_eval_mode(network), torch.no_grad():
+        falls = Occlusion(lambda covered: _log_odds(network(covered).float())).attribute(
+            images,
+            sliding_window_shapes=(channels, window, window),
+            strides=(channels, stride, stride),
+            baselines=baseline,
+            target=targets,
+            perturbations_per_eval=max(1, _MAX_BATCH // num_images),
+        )
+    return cast(Tensor, falls[:, 0].contiguous())  # the same in every channel
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """N×K logits to log p / (1 - p) of each class, finite however sure the network is."""
+    log_p = logits.log_softmax(1)
+    odds = log_p - torch.log1p(-log_p.exp())  # exact but for the first class, whose p may be 1
+    first = logits.argmax(1, keepdim=True)
+    others = logits.scatter(1, first, -torch.inf).logsumexp(1, keepdim=True)
+    return odds.scatter(1, first, logits.gather(1, first) - others)
+
+
+def _check(images: Tensor, targets: Tensor) -> None:
+    if images.ndim != 4:
+        raise ValueError(f"images must be N×C×H×W, these are {tuple(images.shape)}")
+    if targets.shape != images.shape[:1]:
+        raise ValueError(f"{tuple(targets.shape)} targets for {len(images)} images")

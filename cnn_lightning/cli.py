@@ -17,8 +17,8 @@ COMMANDS = {
     "predict": ("training", "classes of the test images, as a table and a picture"),
     "show": ("show", "pictures and numbers of a data set"),
     "convolve": ("convolve", "what a kernel or a pooling does to an image, worked out by hand"),
-    "compare": ("compare", "two or more runs in one table and one figure"),
     "inspect": ("inspect", "where a network looks, its feature maps, kernels and layers"),
+    "compare": ("compare", "two or more runs in one table and one figure"),
 }
 
 EXIT_FAILURE, EXIT_USER_ERROR = 1, 2

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+# several tests run at once; more threads each would only wait for one another
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 

@@ -80,6 +80,13 @@ def test_misspelt_key_in_a_config(recipe: Path, capsys: pytest.CaptureFixture[st
     assert "max_epoch" in refuse(capsys, "fit", "--config", recipe)
 
 
+def test_the_beginning_of_an_option_is_not_the_option(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refuse(capsys, "fit", "--config", recipe, "--trainer.max_epoch", "3")
+    assert "--trainer.max_epoch" in message
+
+
 def test_misspelt_argument_of_the_model(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe.write_text(
         RECIPE.replace("model: LeNet", "model: {class_path: LeNet, init_args: {activaton: relu}}")

@@ -1,12 +1,14 @@
 """Whether the texts of a figure can be read: none cut, none over another."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 
 def drawn_texts(figure: Figure) -> list[Text]:
@@ -29,12 +31,23 @@ def assert_readable(figure: Figure) -> None:
     texts = drawn_texts(figure)
     assert texts
     boxes = [text.get_window_extent() for text in texts]
-    for text, box in zip(texts, boxes, strict=True):
-        assert box.x0 >= 0, text
-        assert box.y0 >= 0, text
-        assert box.x1 <= figure.bbox.width, text
-        assert box.y1 <= figure.bbox.height, text
+    assert_inside(figure, boxes)
     # the boxes of slanted texts overlap though the texts do not
     upright = [pair for pair in zip(texts, boxes, strict=True) if not pair[0].get_rotation() % 90]
     for (text, box), (other, other_box) in itertools.combinations(upright, 2):
         assert not box.overlaps(other_box), f"{text} and {other}"
+
+
+def assert_apart(figure: Figure, boxes: Sequence[Bbox]) -> None:
+    """Nothing beyond the figure's edge, nothing over anything else."""
+    assert_inside(figure, boxes)
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+
+
+def assert_inside(figure: Figure, boxes: Sequence[Bbox]) -> None:
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height

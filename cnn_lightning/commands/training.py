@@ -92,7 +92,7 @@ class TrainingCLI(LightningCLI):
             seed_everything_default=DEFAULT_SEED,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             args=[command, *start.arguments],
             auto_configure_optimizers=False,
             # hyperparameters are plain values here, and load without the parser

@@ -7,6 +7,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from texts import assert_apart
 from torch import Tensor
 
 from cnn_lightning.convolution import (
@@ -99,13 +100,7 @@ def test_nothing_overlaps_or_leaves_the_figure_and_the_file_is_small(case: str) 
     texts = [text for text in figure.texts if text.get_text()]
     texts += [text for axes in figure.axes for text in axes.get_yticklabels() if text.get_text()]
     boxes += [text.get_window_extent(renderer) for text in texts]
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= figure.bbox.width
-        assert box.y1 <= figure.bbox.height
-    for one, other in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other)
+    assert_apart(figure, boxes)
     for axes in figure.axes:  # the numbers in their cells
         cells = [text.get_window_extent(renderer) for text in axes.texts]
         for one, other in itertools.combinations(cells, 2):

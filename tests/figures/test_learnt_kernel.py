@@ -1,8 +1,7 @@
-import itertools
-
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from texts import assert_apart
 
 from cnn_lightning.figures import draw_learning, to_png
 from cnn_lightning.figures.numbers import MINUS
@@ -17,13 +16,7 @@ def test_nothing_overlaps_or_leaves_the_figure(shape: tuple[int, int]) -> None:
     renderer = canvas.get_renderer()
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
     boxes += [text.get_window_extent(renderer) for text in figure.texts]
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= figure.bbox.width
-        assert box.y1 <= figure.bbox.height
-    for one, other in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other)
+    assert_apart(figure, boxes)
     assert len(to_png(figure)) < 1_000_000
 
 

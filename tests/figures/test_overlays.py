@@ -1,10 +1,9 @@
-import itertools
-
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from texts import assert_apart
 from torch import Tensor
 
 from cnn_lightning.figures import draw_overlays, to_array, to_png
@@ -53,13 +52,7 @@ def test_no_text_is_cut_or_lies_over_another(num_images: int, true: str | None) 
         if text.axes is None or text.axes.axison
     ]
     assert len(boxes) >= 9 * num_images
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= figure.bbox.width
-        assert box.y1 <= figure.bbox.height
-    for one, other in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other)
+    assert_apart(figure, boxes)
 
 
 def test_a_right_prediction_has_one_row_and_a_wrong_one_two() -> None:

@@ -1,5 +1,4 @@
 import io
-import itertools
 
 import matplotlib
 import numpy as np
@@ -9,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
+from texts import assert_apart
 from torch import Tensor
 
 from cnn_lightning.figures import draw_predictions, to_array, to_png
@@ -44,13 +44,7 @@ def test_nothing_overlaps_or_leaves_the_figure(
     boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.texts]
     boxes += [axes.get_window_extent() for axes in figure.axes]
     assert len(boxes) == 2 * num_images
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= figure.bbox.width
-        assert box.y1 <= figure.bbox.height
-    for one, other in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other)
+    assert_apart(figure, boxes)
 
 
 @pytest.mark.parametrize("side", [28, 43, 64, 99, 128, 224])

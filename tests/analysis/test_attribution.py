@@ -248,7 +248,7 @@ def test_layer_of_grad_cam_is_the_deepest_that_shows_places(name: str) -> None:
         (lambda: TorchvisionNetwork("mobilenet_v3_small", 7), "backbone.features"),
         (lambda: TorchvisionNetwork("swin_t", 7), "backbone.permute"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_layer_of_grad_cam_at_224_pixels(make: Callable[[], Network], expected: str) -> None:
     with torch.device("meta"), torch.no_grad():

@@ -137,7 +137,7 @@ def test_an_activation_used_twice_or_in_place_would_be_seen() -> None:
         (lambda: InceptionV3(1000), 27_161_264),
         (lambda: GoogLeNet(1000, auxiliary=False), 6_624_904),
     ],
-    ids=str,
+    ids=lambda value: f"{value:,}" if isinstance(value, int) else "network",
 )
 def test_parameter_count(make: Callable[[], Network], parameters: int) -> None:
     with torch.device("meta"):  # shapes alone: nothing is drawn or stored

@@ -115,7 +115,7 @@ def test_evidence_is_of_the_predicted_and_of_the_true_class(checkpoint: Path) ->
         for evidence, label in ((item.predicted, predicted[place]), (item.true, labels[place])):
             image, target = prepared[place : place + 1], label[None]
             cam = grad_cam(classifier.network, layer, image, target)[0]
-            falls = occlusion(classifier.network, image, target, window=8, stride=2)[0]
+            falls = occlusion(classifier.network, image, target, window=8, stride=4)[0]
             assert evidence.name == data.class_names[label]
             torch.testing.assert_close(evidence.grad_cam, cam)
             torch.testing.assert_close(evidence.occlusion, falls, rtol=1e-4, atol=1e-5)

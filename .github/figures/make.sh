@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the pictures of README.md from real runs: .github/figures/make.sh CIFAR10_FOLDER
-# CIFAR10_FOLDER holds train/<class>/* and test/<class>/*; about ten minutes on two CPU cores.
+# CIFAR10_FOLDER holds train/<class>/* and test/<class>/*; about half an hour on two CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 photos=$1
@@ -29,6 +29,7 @@ rm -f "$here"/compare.csv "$here"/compare.md
 cnn-lightning test --run cifar10_lenet_relu --ckpt_path best --log_dir "$logs"
 cp "$logs/cifar10_lenet_relu/version_0/figures/test_confusion_matrix.png" "$here/confusion.png"
 
-cnn-lightning fit --config configs/shapes_resnet18.yaml --trainer.max_epochs 3 --log_dir "$logs"
+cnn-lightning fit --config configs/shapes_resnet18.yaml --optimizer configs/parts/adam_head.yaml \
+  --data.num_images 4000 --data.batch_size 16 --trainer.max_epochs 3 --log_dir "$logs"
 cnn-lightning inspect best --run shapes_resnet18 --log_dir "$logs" --output "$logs/inspect"
 cp "$logs/inspect/overlays.png" "$here/inspect.png"

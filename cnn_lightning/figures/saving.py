@@ -14,8 +14,9 @@ def to_png(picture: Figure | Tensor) -> bytes:
     """The bytes of a PNG file of a figure, or of pixels 3×H×W uint8 as `to_array` gives them."""
     pixels = to_array(picture) if isinstance(picture, Figure) else picture
     file = io.BytesIO()
-    # without the opaque alpha channel that matplotlib's own writer keeps
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, format="png")
+    # without the opaque alpha channel that matplotlib's own writer keeps; level 3 of zlib takes
+    # about half the time of its usual 6, for files about a tenth larger
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, format="png", compress_level=3)
     return file.getvalue()
 
 

@@ -6,17 +6,21 @@ Drawn as one array, not as one matplotlib axes each, which would take a hundred 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from cnn_lightning.figures.style import DPI
 
@@ -56,9 +60,15 @@ def map_pixels(values: Tensor, low: float, high: float, colours: str = "viridis"
     scaled = (values.cpu().double() - low) / span if span > 0 else torch.zeros_like(values)
     # what is no number is drawn in the lowest colour
     places = (scaled.nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    table = (colormaps[colours](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    pixels: Pixels = table[places]
+    pixels: Pixels = _colour_table(colours)[places]
     return pixels
+
+
+@cache
+def _colour_table(colours: str) -> Pixels:
+    """A colour map as 256×3."""
+    table: Pixels = (colormaps[colours](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    return table
 
 
 def describe_range(low: float, high: float) -> str:
@@ -129,8 +139,21 @@ def draw_tiles(
                 sheet[upper : upper + tile_height, start : start + tile_width] = _enlarge(
                     tile.pixels, tile_height, tile_width
                 )
-    figure.figimage(sheet, 0, 0, origin="upper")
+    figure.add_artist(_Sheet(sheet))
     return figure
+
+
+class _Sheet(Artist):
+    """Pixels that cover a figure, drawn as they are: `figimage` would resample them at length."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        super().__init__()
+        opaque = np.full((*pixels.shape[:2], 1), 255, dtype=np.uint8)
+        self._pixels = np.concatenate([pixels, opaque], 2)[::-1]  # the renderer starts below
+
+    @override
+    def draw(self, renderer: RendererBase) -> None:
+        renderer.draw_image(renderer.new_gc(), 0, 0, self._pixels)
 
 
 def _shown_size(rows: Sequence[Sequence[Tile | None]]) -> tuple[int, int]:
@@ -147,12 +170,16 @@ def _shown_size(rows: Sequence[Sequence[Tile | None]]) -> tuple[int, int]:
 
 def _enlarge(pixels: Pixels, height: int, width: int) -> Pixels:
     """Pixels at another size: sharp squares when enlarged, means of squares when made smaller."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
+    if height >= pixels.shape[0] and width >= pixels.shape[1]:
+        rows, columns = (
+            np.floor((np.arange(side) + 0.5) * (before / side)).astype(np.intp)
+            for side, before in zip((height, width), pixels.shape[:2], strict=True)
+        )
+        larger: Pixels = pixels[rows[:, None], columns]
+        return larger
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    mode = "nearest-exact" if height >= pixels.shape[0] and width >= pixels.shape[1] else "area"
     resized: Pixels = (
-        F.interpolate(planes, (height, width), mode=mode)[0]
+        F.interpolate(planes, (height, width), mode="area")[0]
         .permute(1, 2, 0)
         .round()
         .to(torch.uint8)

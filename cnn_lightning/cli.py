@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import RunError, UserError
 
 COMMANDS = {
     "fit": ("training", "train a network, or go on with a run"),
@@ -54,11 +54,11 @@ def main(argv: Sequence[str]) -> int:
             )
         module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
         return int(module.main(argv[0], list(argv[1:])))
-    except UserError as error:
+    except (UserError, RunError) as error:
         if os.environ.get("CNN_LIGHTNING_DEBUG") == "1":
             traceback.print_exc()
         sys.stderr.write(f"error: {error}\n")
-        return EXIT_USER_ERROR
+        return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILURE
     except SystemExit as leaving:  # after --help
         return int(leaving.code or 0)
     except KeyboardInterrupt:

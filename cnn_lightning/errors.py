@@ -1,17 +1,12 @@
 """The exceptions that end a command with a message instead of a traceback."""
 
 
-class UserError(Exception):
-    """A mistake that the user can mend: shown as one or a few lines, exit code 2.
+class PlainError(Exception):
+    """What the two kinds of told errors share.
 
     Args:
         what: What is wrong, naming the file, key or value.
         remedy: What to do about it; printed indented below `what`.
-
-    Example:
-        >>> print(UserError("photos/cat holds no images", "put .jpg or .png files there"))
-        photos/cat holds no images
-          put .jpg or .png files there
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
@@ -22,8 +17,32 @@ class UserError(Exception):
     def __str__(self) -> str:
         return f"{self.what}\n  {self.remedy}" if self.remedy else self.what
 
-    def __reduce__(self) -> "tuple[type[UserError], tuple[str, str]]":
+    def __reduce__(self) -> "tuple[type[PlainError], tuple[str, str]]":
         return type(self), (self.what, self.remedy)  # crosses process boundaries whole
+
+
+class UserError(PlainError):
+    """A mistake that the user can mend: shown as one or a few lines, exit code 2.
+
+    Example:
+        >>> print(UserError("photos/cat holds no images", "put .jpg or .png files there"))
+        photos/cat holds no images
+          put .jpg or .png files there
+    """
+
+
+class RunError(PlainError):
+    """A run that was asked for rightly and failed: shown as one or a few lines, exit code 1.
+
+    Example:
+        >>> print(RunError("the loss is nan at step 12", "go on with a lower learning rate"))
+        the loss is nan at step 12
+          go on with a lower learning rate
+    """
+
+
+class DamagedFileError(UserError):
+    """A file that is not what was written: cut off, or with bits that flipped."""
 
 
 class MissingDataError(UserError):

@@ -7,7 +7,8 @@ import torch
 from make_data import make_folder
 
 from cnn_lightning.cli import COMMANDS, main
-from cnn_lightning.errors import UserError
+from cnn_lightning.commands import show
+from cnn_lightning.errors import RunError, UserError
 
 RECIPE = """
 data:
@@ -321,6 +322,18 @@ def test_test_and_predict_need_only_the_checkpoint(
     table = (run / "metrics.csv").read_text().splitlines()
     assert "test/accuracy" in table[0]
     assert "test/accuracy/circle" in table[0]
+
+
+def test_failure_in_a_run_is_told_plainly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(command: str, argv: list[str]) -> int:
+        raise RunError("the loss is nan at step 12", "go on with a lower learning rate")
+
+    monkeypatch.setattr(show, "main", fail)
+    assert main(["show"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["error: the loss is nan at step 12", "  go on with a lower learning rate"]
 
 
 def test_errors_cross_process_boundaries_whole() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from cnn_lightning.errors import RunError, UserError
+from cnn_lightning.imports import allow_modules
 
 COMMANDS = {
     "fit": ("training", "train a network, or go on with a run"),
@@ -52,8 +53,10 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(
                 f"there is no command {argv[0]!r}", f"use one of {', '.join(COMMANDS)}, or --help"
             )
-        module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
-        return int(module.main(argv[0], list(argv[1:])))
+        modules, arguments = _take_modules(argv[1:])
+        with allow_modules(modules):
+            module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
+            return int(module.main(argv[0], arguments))
     except (UserError, RunError) as error:
         if os.environ.get("CNN_LIGHTNING_DEBUG") == "1":
             traceback.print_exc()
@@ -69,6 +72,22 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_FAILURE
 
 
+def _take_modules(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The modules after `--allow_modules`, and the other arguments.
+
+    Read here, before any config: a config must never be able to set it.
+    """
+    modules, others = [], []
+    arguments = iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name == "--allow_modules":
+            modules += (value if equals else next(arguments, "")).split(",")
+        else:
+            others.append(argument)
+    return modules, others
+
+
 def _help() -> str:
     lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
@@ -81,6 +100,8 @@ def _help() -> str:
             "",
             "Begin with:  cnn-lightning fit --config configs/quickstart.yaml",
             "Options of a command:  cnn-lightning COMMAND --help",
+            "Of every command:  --allow_modules NAME[,NAME] lets configs and checkpoints name",
+            "  classes of these modules too, your own files for example; their code is run",
             "",
         ]
     )

@@ -4,10 +4,12 @@ import sys
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from cnn_lightning.errors import printable
+
 
 def say(line: str) -> None:
     """Write a line to standard output, from the first of several processes alone."""
     # Lightning sets the rank; where it is not even imported, there is one process
     if getattr(rank_zero_only, "rank", 0) == 0:
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{printable(line)}\n")
         sys.stdout.flush()

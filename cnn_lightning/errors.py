@@ -15,7 +15,8 @@ class PlainError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.what}\n  {self.remedy}" if self.remedy else self.what
+        what, remedy = printable(self.what), printable(self.remedy)
+        return f"{what}\n  {remedy}" if remedy else what
 
     def __reduce__(self) -> "tuple[type[PlainError], tuple[str, str]]":
         return type(self), (self.what, self.remedy)  # crosses process boundaries whole
@@ -47,3 +48,18 @@ class DamagedFileError(UserError):
 
 class MissingDataError(UserError):
     """Files of a data set that are not there: another split of it may be whole."""
+
+
+def printable(text: str) -> str:
+    r"""One line of text that leaves a terminal as it is; what would not is escaped.
+
+    Names and values of files may hold line breaks, control sequences, or bytes that are no text.
+
+    Example:
+        >>> printable("cat\x1b[2J.png")
+        'cat\\x1b[2J.png'
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

@@ -1,6 +1,5 @@
 """Optimizer and schedule by class and arguments, as plain values that a checkpoint can hold."""
 
-import importlib
 import inspect
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cnn_lightning import optim
 from cnn_lightning.errors import UserError
+from cnn_lightning.imports import import_class
 from cnn_lightning.optim import split_weight_decay
 
 ClassSpec = dict[str, Any]
@@ -106,20 +106,12 @@ def find_class(class_path: str, base: type[_Class], modules: list[Any]) -> type[
     """The class of a name in one of the modules, or of a full import path.
 
     Raises:
-        UserError: There is no such class, or it is no subclass of `base`.
+        UserError: There is no such class or subclass of `base`, or its module is not allowed.
     """
     found = next((getattr(m, class_path) for m in modules if hasattr(m, class_path)), None)
-    if found is None and "." in class_path:
-        module_name, _, name = class_path.rpartition(".")
-        try:
-            found = getattr(importlib.import_module(module_name), name, None)
-        except ImportError as error:
-            raise UserError(f"cannot import {class_path}: {error}", "correct class_path") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise UserError(
-            f"{class_path} is no {base.__name__}", f"name a subclass of {base.__name__}"
-        )
-    return found
+    if isinstance(found, type) and issubclass(found, base):
+        return found
+    return import_class(class_path, base)
 
 
 def _build(kind: type[_Class], spec: ClassSpec, first: Any, known: dict[str, Any]) -> _Class:

@@ -116,7 +116,8 @@ def _file_name(names: Sequence[str]) -> str:
 
 def _print_table(names: Sequence[str], rows: Sequence[Row]) -> None:
     if not sys.stdout.isatty():
-        say(to_text(names, rows))
+        for line in to_text(names, rows).splitlines():
+            say(line)
         return
     table = Table()
     table.add_column("")

@@ -9,7 +9,9 @@ import torch
 from jsonargparse import ArgumentError
 
 from cnn_lightning import classifiers, data, optim
+from cnn_lightning.commands.importing import guarded_imports
 from cnn_lightning.errors import UserError
+from cnn_lightning.imports import refusal
 
 # the layers of a union type, and what was given, which the telling lines repeat
 _NOISE = (
@@ -28,16 +30,22 @@ _REWRITTEN = (
     (re.compile(r"typing\.Literal\[(.*)\]"), r"one of \1"),
     (re.compile(r"Expected an? "), "expected "),
     (re.compile(r"<class '([^']*)'>"), r"\1"),
+    (re.compile(r"SignatureArguments\.add_function_arguments\(\) .*"), "a function is no class"),
 )
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_REFUSED_IMPORT = re.compile(r"Importing '([^']+)' is not allowed")
 _LONGEST = 400
 
 
 @contextmanager
 def plain_errors(command: str) -> Iterator[None]:
-    """Let what goes wrong in parsing and building leave the block as a `UserError`."""
+    """Let what goes wrong in parsing and building leave the block as a `UserError`.
+
+    Nothing that is not allowed is imported meanwhile.
+    """
     try:
-        yield
+        with guarded_imports():
+            yield
     except ArgumentError as error:
         raise _user_error_within(error) or explain(error, command) from error
     except (ValueError, TypeError) as error:
@@ -60,8 +68,11 @@ def explain(error: BaseException, command: str) -> UserError:
     telling = [line for line in lines if line and not line.startswith(_NOISE)]
     text = " ".join(telling)
     unknown = _UNKNOWN_CLASS.search(text)
+    refused = _REFUSED_IMPORT.search(text)
     for pattern, replacement in _REWRITTEN:
         text = pattern.sub(replacement, text)
+    if refused is not None:
+        return refusal(refused[1], f"{text.partition(':')[0]}: ")
     if unknown is None:
         return UserError(text[:_LONGEST], f"see cnn-lightning {command} --help")
     key = text.partition(":")[0]
@@ -69,7 +80,7 @@ def explain(error: BaseException, command: str) -> UserError:
     near = difflib.get_close_matches(unknown[1], known, n=3, cutoff=0.5) or known[:8]
     return UserError(
         f"{key}: there is no class {unknown[1]}",
-        f"perhaps {', '.join(near)}; a class of your own needs its import path",
+        f"perhaps {', '.join(near)}; a class of your own needs its import path and --allow_modules",
     )
 
 

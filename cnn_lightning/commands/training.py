@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -24,11 +25,13 @@ from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from cnn_lightning.commands.arguments import LINKED, Start, read_start
+from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_errors
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import write_text
+from cnn_lightning.imports import own_modules
 from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.runs import RunFolder
 
@@ -138,6 +141,7 @@ class TrainingCLI(LightningCLI):
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list, see __init__
+        check_classes(self.config[self.command])
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -173,7 +177,7 @@ class TrainingCLI(LightningCLI):
         if config.enable_checkpointing is False:
             self._parser(self.command).callback_keys.remove("checkpoint")
         given = config.get("callbacks")
-        kwargs["callbacks"] = [*(given or []), *own]
+        kwargs["callbacks"] = [*_as_list(given), *own]
         kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         if config.get("logger") in (None, True) or isinstance(config.get("logger"), (Logger, list)):
             loggers: list[Logger] = []
@@ -183,7 +187,12 @@ class TrainingCLI(LightningCLI):
                 )
                 loggers = [EventFiles(folder, **where), MetricsTable(folder, **where)]
             kwargs["logger"] = [*loggers, *_as_list(config.get("logger"))]
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, MisconfigurationException, ImportError) as error:
+            raise UserError(
+                f"trainer: {str(error)[:400]}", f"see cnn-lightning {self.command} --help"
+            ) from error
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
             if isinstance(callback, _WITH_FOLDER):
                 callback.folder = folder
@@ -282,10 +291,12 @@ def _report_interruption(interruption: callbacks.Interrupted, folder: RunFolder)
     number = interruption.signal_number
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     last = folder.checkpoints / "last.ckpt"
+    own = ",".join(own_modules())
+    allowed = f" --allow_modules {own}" if own else ""
     if last.exists():
         say(
             f"stopped by {name}; state kept. Go on with: cnn-lightning fit "
-            f"--config {folder.config} --ckpt_path {last}"
+            f"--config {folder.config} --ckpt_path {last}{allowed}"
         )
     return 128 + number
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from cnn_lightning.analysis.activations import evaluating, in_eval_mode, listening
 from cnn_lightning.analysis.placement import locate_cells, place_maps
 
-# that of a residual network at 32 pixels; fewer cells, as VGG's 1×1 there, cannot tell places apart
-MIN_CELLS = 4
+# that of a residual network at 224 pixels; fewer cells can hardly tell places apart
+MIN_CELLS = 7
 # images in one forward pass of the occlusion: bounds the memory
 _MAX_BATCH = 256
 _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -20,10 +20,11 @@ def find_cam_layer(network: nn.Module, images: Tensor) -> str:
     """The layer for Grad-CAM: the deepest with a map fine enough to show places.
 
     Deep layers know classes, early ones know places (Selvaraju et al., section 3). Of the layers in
-    the order in which they run, this is the last whose output has at least 4×4 cells, is not that
+    the order in which they run, this is the last whose output has at least 7×7 cells, is not that
     of a pooling, and is all that the rest of the network sees of the image: no branch of a block,
-    around which another leads. For a residual network that is the last stage. Where several modules
-    give the same tensor, it is the outermost.
+    around which another leads. For a residual network that is the last stage, and the one before it
+    for images of 32 pixels, of which the last has 4×4 cells. Where several modules give the same
+    tensor, it is the outermost.
 
     Args:
         network: Images to logits.
@@ -85,8 +86,8 @@ def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tens
         targets: N int64, the class asked for in each image.
 
     Returns:
-        N×H×W float at least 0, enlarged bilinearly from H'×W', each cell at the middle of what it
-        sees; 0 throughout where the class gets no evidence.
+        N×H×W float at least 0, enlarged bilinearly from H'×W', cells as far apart as they look; 0
+        throughout where the class gets no evidence.
 
     Raises:
         ValueError: The layer's output is not N×C×H'×W', or `targets` is not N.

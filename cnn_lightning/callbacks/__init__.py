@@ -1,11 +1,13 @@
 """Callbacks: when to look, and where the result goes."""
 
 from cnn_lightning.callbacks.activation_statistics import ActivationStatistics
+from cnn_lightning.callbacks.bad_numbers import BadNumbers
 from cnn_lightning.callbacks.checkpoints import BestCheckpoint, Interrupted, LastCheckpoint
 from cnn_lightning.callbacks.epoch_pictures import EpochPictures
 from cnn_lightning.callbacks.evaluation_figures import EvaluationFigures
 from cnn_lightning.callbacks.feature_cache import FeatureCache
 from cnn_lightning.callbacks.feature_maps import FeatureMaps
+from cnn_lightning.callbacks.gradient_norm import GradientNorm
 from cnn_lightning.callbacks.kernels import Kernels
 from cnn_lightning.callbacks.prediction_files import PredictionFiles
 from cnn_lightning.callbacks.prediction_grid import PredictionGrid
@@ -14,6 +16,7 @@ from cnn_lightning.callbacks.throughput import Throughput
 
 __all__ = [
     "ActivationStatistics",
+    "BadNumbers",
     "Bar",
     "BestCheckpoint",
     "EpochLines",
@@ -21,6 +24,7 @@ __all__ = [
     "EvaluationFigures",
     "FeatureCache",
     "FeatureMaps",
+    "GradientNorm",
     "Interrupted",
     "Kernels",
     "LastCheckpoint",

@@ -20,7 +20,7 @@ class EvaluationMetrics(nn.Module):
 
     def __init__(self, num_classes: int, *, detailed: bool = False) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")  # which would leave a bad batch out
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.detailed = detailed
         if detailed:

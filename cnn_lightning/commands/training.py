@@ -48,8 +48,14 @@ CALLBACK_GROUPS: dict[str, type[Callback]] = {
     "feature_maps": callbacks.FeatureMaps,
     "kernels": callbacks.Kernels,
     "activation_statistics": callbacks.ActivationStatistics,
+    "bad_numbers": callbacks.BadNumbers,
 }
-_WITH_FOLDER = (callbacks.LastCheckpoint, callbacks.FeatureCache, callbacks.EpochPictures)
+_WITH_FOLDER = (
+    callbacks.BadNumbers,
+    callbacks.EpochPictures,
+    callbacks.FeatureCache,
+    callbacks.LastCheckpoint,
+)
 # what TensorBoard lists beside the metrics
 _SETTINGS = ("seed_everything", "data", "model", "optimizer", "schedule", "trainer")
 _TRAINER_SETTINGS = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches")
@@ -170,6 +176,8 @@ class TrainingCLI(LightningCLI):
         if self.command == "fit":
             own += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
             own.append(callbacks.PredictionGrid(folder))
+            if config.gradient_clip_val is not None:
+                own.append(callbacks.GradientNorm())
         if self.command == "test":
             own.append(callbacks.EvaluationFigures(folder))
         if self.command == "predict":

@@ -1,6 +1,5 @@
 """The base of callbacks that draw pictures as training goes on."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -12,18 +11,16 @@ from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.runs import RunFolder
 
-# what TensorBoard keeps of one tag unless told otherwise (--samples_per_plugin)
-_KEPT_BY_TENSORBOARD = 10
-
 
 class EpochPictures(L.Callback, ABC):
-    """Draws at the start of training, every so many epochs, and after the last.
+    """Draws at the start of training, after some of the epochs, and after the last.
 
     Into TensorBoard as `<tag>/<name>`, where a slider plays the epochs, and into the run folder as
     `figures/<tag>/<name>/epoch_<n>.png`. Weights, buffers and random numbers stay as they are.
 
     Args:
-        every_n_epochs: 0 = off; `None` spreads ten pictures over the run.
+        every_n_epochs: 0 = off; `None` draws after epochs 1, 2, 4, 8 and so on: networks change
+            most at first, and a long run costs little more than a short one.
     """
 
     tag: str
@@ -47,15 +44,13 @@ class EpochPictures(L.Callback, ABC):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         is_last = epoch == trainer.max_epochs or trainer.should_stop
-        if not rests(pl_module) and (is_last or epoch % self._interval(trainer) == 0):
+        if not rests(pl_module) and (is_last or self._is_due(epoch)):
             self._draw(trainer, pl_module, epoch)
 
-    def _interval(self, trainer: L.Trainer) -> int:
+    def _is_due(self, epoch: int) -> bool:
         if self.every_n_epochs:
-            return self.every_n_epochs
-        num_epochs = trainer.max_epochs or -1
-        # one of the ten is the start
-        return max(1, math.ceil(num_epochs / (_KEPT_BY_TENSORBOARD - 1)))
+            return epoch % self.every_n_epochs == 0
+        return epoch.bit_count() == 1
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
         if self.every_n_epochs == 0 or is_trial(trainer) or not trainer.is_global_zero:

@@ -24,14 +24,13 @@ MAX_IMAGES = 10
 class FeatureMaps(EpochPictures):
     """Draws the output of chosen layers for a few fixed images: a row per image, channels beside.
 
-    At the start (the untrained network) and every so many epochs. Costs nothing in between. With a
-    frozen backbone, whose maps never change, once.
+    At the start (the untrained network), after some epochs, and after the last; it costs nothing in
+    between. With a frozen backbone, whose maps never change, once.
 
     Args:
         layers: `first`, `last` or `all` of the convolutions, a class such as `MaxPool2d`, patterns
             of names such as `backbone.layer1.*`, or several of these.
-        every_n_epochs: 0 = off; `null` spreads ten pictures over the run, as many as TensorBoard
-            keeps.
+        every_n_epochs: 0 = off; `null` draws after epochs 1, 2, 4, 8 and so on, and the last.
         images: Image files to show; `null` takes one validation image of each of the first ten
             classes.
         max_channels: Channels drawn of each layer.

@@ -18,7 +18,7 @@ class Kernels(EpochPictures):
 
     Args:
         layers: As for `FeatureMaps`; those that are no convolutions are passed over.
-        every_n_epochs: 0 = off; `null` spreads ten pictures over the run.
+        every_n_epochs: 0 = off; `null` draws after epochs 1, 2, 4, 8 and so on.
         max_kernels: Kernels drawn of each layer.
 
     Raises:

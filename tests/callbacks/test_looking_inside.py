@@ -223,12 +223,19 @@ def test_named_files_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (images[0, 0] == 255).all()
 
 
-def test_ten_pictures_at_most_unless_told_otherwise() -> None:
-    for num_epochs in (1, 9, 10, 15, 100, 200):
-        trainer = L.Trainer(max_epochs=num_epochs, logger=False, enable_checkpointing=False)
-        every = FeatureMaps()._interval(trainer)
-        epochs = [epoch for epoch in range(1, num_epochs + 1) if epoch % every == 0]
-        assert len({*epochs, num_epochs}) + 1 <= 10, num_epochs
+@pytest.mark.parametrize(("every", "expected"), [("null", [0, 1, 2, 4, 5]), ("3", [0, 3, 5])])
+def test_pictures_grow_rarer_unless_told_otherwise(
+    every: str, expected: list[int], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text(RECIPE)
+    options = ["--trainer.max_epochs=5", "--trainer.limit_train_batches=1"]
+    options += [f"--feature_maps.every_n_epochs={every}", "--kernels.every_n_epochs=0"]
+    assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path), *options]) == 0
+    pictures = tmp_path / "short/version_0/figures/feature_maps/backbone.conv1"
+    assert sorted(path.name for path in pictures.iterdir()) == [
+        f"epoch_{epoch:03}.png" for epoch in expected
+    ]
 
 
 def test_a_frozen_backbone_is_looked_at_once(tmp_path: Path) -> None:

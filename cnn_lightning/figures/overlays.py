@@ -163,13 +163,22 @@ def _draw_overlay(axes: Axes, image: Tensor, strength: Tensor) -> None:
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # the map may be larger than the image
     axes.imshow(_colour(strength), extent=extent, interpolation="nearest")
     if float(strength.max()) > 0:
-        row, column = divmod(int(strength.argmax()), strength.shape[1])
+        row, column = find_peak(strength)
         place = (
             (column + 0.5) * width / strength.shape[1] - 0.5,
             (row + 0.5) * height / strength.shape[0] - 0.5,
         )
         for colour, thickness in (("black", 3.5), ("white", 1.5)):
             axes.plot(*place, "o", markersize=9, mfc="none", mec=colour, mew=thickness)
+
+
+def find_peak(values: Tensor) -> tuple[float, float]:
+    """Row and column of the greatest of H×W values, or the middle of all that are the greatest.
+
+    Occlusion, for one, gives the same value to a whole square of pixels.
+    """
+    rows, columns = (values == values.max()).nonzero().double().mean(0).tolist()
+    return rows, columns
 
 
 def _colour(strength: Tensor) -> Any:

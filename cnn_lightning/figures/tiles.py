@@ -32,7 +32,7 @@ _MARGIN = 10
 _LEAST_SIDE, _GREATEST_SIDE = 56, 112
 _FONT = 8
 # of all tiles that are not enlarged: a PNG of less than 1 MB, even if they are noise
-_MAX_PIXELS = 400_000
+_MAX_PIXELS = 360_000
 
 
 @dataclass(frozen=True)

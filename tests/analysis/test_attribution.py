@@ -14,6 +14,7 @@ from cnn_lightning.cli import main
 from cnn_lightning.commands.loading import load_classifier, load_data
 from cnn_lightning.data import ShapesDataModule
 from cnn_lightning.data.shapes import draw_shapes
+from cnn_lightning.figures.overlays import find_peak
 from cnn_lightning.networks import (
     VGG,
     GoogLeNet,
@@ -179,17 +180,12 @@ def test_maps_of_a_spot_detector_are_known_exactly() -> None:
 
 
 def share_on_shape(maps: Tensor, masks: Tensor) -> float:
-    """Share of N maps whose peak lies in the mask of its image.
-
-    The peak is the middle of the pixels with the greatest value: occlusion gives one value to the
-    whole square that a window and its neighbours leave in common.
-    """
-    greatest = maps >= maps.amax((1, 2), keepdim=True)
-    counts, places = greatest.sum((1, 2)), torch.arange(maps.shape[1])
-    rows, columns = (
-        (greatest.sum(other) * places).sum(1).div(counts).round().long() for other in (2, 1)
-    )
-    return float(masks[torch.arange(len(maps)), rows, columns].double().mean())
+    """Share of N maps whose peak lies in the mask of its image."""
+    hits = []
+    for values, mask in zip(maps, masks, strict=True):
+        row, column = find_peak(values)
+        hits.append(bool(mask[round(row), round(column)]))
+    return sum(hits) / len(hits)
 
 
 def test_peaks_lie_on_shapes_for_a_network_that_sees_brightness() -> None:

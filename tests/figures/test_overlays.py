@@ -7,7 +7,7 @@ from texts import assert_apart
 from torch import Tensor
 
 from cnn_lightning.figures import draw_overlays, to_array, to_png
-from cnn_lightning.figures.overlays import Evidence, Explained
+from cnn_lightning.figures.overlays import Evidence, Explained, find_peak
 
 LONG = "Old English sheepdog, bobtail ($5 to $10)"
 WORD = "Donaudampfschifffahrtsgesellschaft"
@@ -115,6 +115,14 @@ def test_ring_is_at_the_peak_also_of_a_map_that_is_larger_than_the_image() -> No
     assert [tuple(line.get_xydata()[0]) for line in figure.axes[1].lines] == [(24.75, 9.75)] * 2
     assert not figure.axes[2].lines  # a map that is flat has no peak
     assert "Grad-CAM\n0 to 1" in words_of(figure)
+
+
+def test_peak_of_equal_values_is_in_their_middle() -> None:
+    values = torch.zeros(6, 8)
+    values[1:5, 3:5] = 2
+    assert find_peak(values) == (2.5, 3.5)
+    values[5, 7] = 3
+    assert find_peak(values) == (5, 7)
 
 
 def test_map_without_evidence_says_so() -> None:

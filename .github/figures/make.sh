@@ -29,7 +29,6 @@ rm -f "$here"/compare.csv "$here"/compare.md
 cnn-lightning test --run cifar10_lenet_relu --ckpt_path best --log_dir "$logs"
 cp "$logs/cifar10_lenet_relu/version_0/figures/test_confusion_matrix.png" "$here/confusion.png"
 
-cnn-lightning fit --config configs/shapes_resnet18.yaml --optimizer configs/parts/adam_head.yaml \
-  --data.num_images 4000 --data.batch_size 16 --trainer.max_epochs 3 --log_dir "$logs"
+cnn-lightning fit --config configs/shapes_resnet18.yaml --log_dir "$logs"
 cnn-lightning inspect best --run shapes_resnet18 --log_dir "$logs" --output "$logs/inspect"
 cp "$logs/inspect/overlays.png" "$here/inspect.png"

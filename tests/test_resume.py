@@ -1,6 +1,7 @@
 """A run that stops and goes on ends with the same bits as one that does not stop."""
 
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+import yaml
 from compare import assert_same_checkpoint, differences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -157,6 +159,17 @@ def test_tensorboard_shows_one_unbroken_curve(
         assert curves[0] == curves[1], tag
         steps = [step for step, _ in curves[1]]
         assert steps == sorted(set(steps)), tag
+
+
+def test_an_infinite_setting_is_the_same_after_a_resume(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_epoch = ("--trainer.max_epochs", "1")
+    assert fit(recipe, tmp_path / "cut", *one_epoch, "--trainer.gradient_clip_val", ".inf") == 0
+    assert fit(recipe, tmp_path / "cut", *one_epoch, "--ckpt_path", "last") == 0
+    assert "changed" not in capsys.readouterr().out
+    settings = yaml.safe_load((folder(tmp_path / "cut") / "config-resume-1.yaml").read_text())
+    assert settings["trainer"]["gradient_clip_val"] == math.inf
 
 
 def test_ctrl_c_before_the_first_step_is_told_apart_from_a_failure(

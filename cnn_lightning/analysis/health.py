@@ -88,6 +88,8 @@ class LayerStatistics:
         self.squares += (float(values.var(correction=0)) + mean**2) * values.numel()
         fits = lowest >= self._range[0] and highest <= self._range[1]
         inside = values if fits else values.clamp(*self._range)  # histc leaves out what is beyond
+        if torch.are_deterministic_algorithms_enabled():
+            inside = inside.cpu()  # on a GPU histc would be refused
         self.bins += torch.histc(inside, NUM_BINS, *self._range).cpu()
         if isinstance(layer, RECTIFIERS):
             units = values.movedim(1, 0).flatten(1).amax(1) > 0

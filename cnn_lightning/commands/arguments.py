@@ -3,7 +3,7 @@
 Lowest to highest: defaults, what the run or checkpoint knows, config files and flags as written.
 """
 
-import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def read_start(command: str, argv: list[str]) -> Start:
     for config in configs:
         _refuse_other_class(path, known, config)
     folder = folder_of(path) or new_version(log_dir, run or path.stem)
-    arguments = ["--config", json.dumps(known), *_without(argv, "--ckpt_path")]
+    arguments = ["--config", _in_one_line(known), *_without(argv, "--ckpt_path")]
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
@@ -247,6 +247,11 @@ def _without(argv: list[str], flag: str) -> list[str]:
         elif not arg.startswith(f"{flag}="):
             kept.append(arg)
     return kept
+
+
+def _in_one_line(settings: dict[str, Any]) -> str:
+    """Settings as YAML: JSON has no infinity."""
+    return yaml.safe_dump(settings, default_flow_style=True, width=math.inf).strip()
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

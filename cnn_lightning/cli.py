@@ -4,11 +4,13 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
-from cnn_lightning.errors import RunError, UserError
+from cnn_lightning.errors import Interrupted, RunError, UserError
 from cnn_lightning.imports import allow_modules
 
 COMMANDS = {
@@ -54,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
                 f"there is no command {argv[0]!r}", f"use one of {', '.join(COMMANDS)}, or --help"
             )
         modules, arguments = _take_modules(argv[1:])
-        with allow_modules(modules):
+        with _heeding_signals(), allow_modules(modules):
             module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
             return int(module.main(argv[0], arguments))
     except (UserError, RunError) as error:
@@ -64,12 +66,44 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILURE
     except SystemExit as leaving:  # after --help
         return int(leaving.code or 0)
+    except Interrupted as interruption:
+        sys.stderr.write(f"{interruption}\n")
+        return interruption.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 128 + signal.SIGINT
-    except Exception:  # noqa: BLE001  # the last place to turn a failure into an exit code
+    except Exception as error:  # noqa: BLE001  # the last place to turn a failure into an exit code
+        return _report_failure(error)
+
+
+def _report_failure(error: Exception) -> int:
+    from cnn_lightning.files import explain_disk_failure  # imports torch
+
+    failure = explain_disk_failure(error)
+    if failure is None or os.environ.get("CNN_LIGHTNING_DEBUG") == "1":
         traceback.print_exc()
-        return EXIT_FAILURE
+    if failure is not None:
+        sys.stderr.write(f"error: {failure}\n")
+    return EXIT_FAILURE
+
+
+@contextmanager
+def _heeding_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM leave the block as `Interrupted`, whatever it is doing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread alone
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise Interrupted(number)
 
 
 def _take_modules(argv: Sequence[str]) -> tuple[list[str], list[str]]:

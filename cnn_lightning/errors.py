@@ -1,5 +1,7 @@
 """The exceptions that end a command with a message instead of a traceback."""
 
+import signal
+
 
 class PlainError(Exception):
     """What the two kinds of told errors share.
@@ -63,3 +65,25 @@ def printable(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+class Interrupted(BaseException):
+    """The command was asked to stop by a signal.
+
+    A `BaseException`, as `KeyboardInterrupt` is: nothing should mistake it for a failure.
+
+    Args:
+        signal_number: SIGINT or SIGTERM.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+    def __str__(self) -> str:
+        return f"stopped by {'Ctrl-C' if self.signal_number == signal.SIGINT else 'SIGTERM'}"
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports of a process that a signal ended."""
+        return 128 + self.signal_number

@@ -42,6 +42,15 @@ class EventFiles(TensorBoardLogger):
         self._at_step = at_step
         self._is_new = resumed_at is None and at_step is None
 
+    @property
+    @override
+    def experiment(self) -> Any:
+        is_new = self._experiment is None
+        experiment = super().experiment
+        if is_new and self._experiment is not None:
+            _name_failures(self._experiment)
+        return experiment
+
     @override
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -154,6 +163,21 @@ class MetricsTable(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+
+def _name_failures(writer: Any) -> None:
+    """Let what TensorBoard's writer raises on a full disk name the file, which it does not."""
+    file = writer._get_file_writer().event_writer._general_file_writer
+    write = file.write
+
+    def named(content: bytes) -> None:
+        try:
+            write(content)
+        except OSError as error:
+            error.filename = file.filename
+            raise
+
+    file.write = named
 
 
 def _flatten(settings: Any, prefix: str = "") -> dict[str, bool | float | str]:

@@ -56,6 +56,13 @@ class RunFolder:
         """What the run was started with; replays it by itself."""
         return self.path / "config.yaml"
 
+    def checkpoints_to_resume(self) -> list[Path]:
+        """`last.ckpt`, then the other checkpoints, newest first."""
+        last = self.checkpoints / "last.ckpt"
+        others = {path for path in self.checkpoints.glob("*.ckpt") if path.is_file()} - {last}
+        newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+        return [last, *newest_first] if last.is_file() else newest_first
+
     def resumed_configs(self) -> list[Path]:
         """What the run was resumed with, oldest first."""
         found = [(m, p) for p in self.path.glob("*.yaml") if (m := _RESUMED.fullmatch(p.name))]
@@ -122,6 +129,12 @@ def find_checkpoint(log_dir: Path, run: str, which: str) -> Path | None:
     """
     paths = [folder.checkpoints / f"{which}.ckpt" for folder in versions(log_dir, run)]
     return next((path for path in reversed(paths) if path.is_file()), None)
+
+
+def checkpoints_to_resume(log_dir: Path, run: str) -> list[Path]:
+    """Checkpoints of the newest version that has any, in the order to try them."""
+    found = (folder.checkpoints_to_resume() for folder in reversed(versions(log_dir, run)))
+    return next(filter(None, found), [])
 
 
 def folder_of(checkpoint: Path) -> RunFolder | None:

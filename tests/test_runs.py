@@ -1,5 +1,6 @@
 """Run folders are found, numbered and resumed by their names alone."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from cnn_lightning.errors import UserError
 from cnn_lightning.runs import (
     RunFolder,
+    checkpoints_to_resume,
     find_checkpoint,
     find_run,
     folder_of,
@@ -44,6 +46,17 @@ def test_the_newest_version_that_has_the_checkpoint_is_found(tmp_path: Path) -> 
         tmp_path / "run/version_0/checkpoints/best.ckpt"
     )
     assert find_checkpoint(tmp_path, "nowhere", "best") is None
+
+
+def test_the_newest_checkpoints_of_the_newest_version_are_resumed_first(tmp_path: Path) -> None:
+    make(RunFolder(tmp_path / "run/version_0"), "last.ckpt")
+    newer = make(RunFolder(tmp_path / "run/version_1"), "a.ckpt", "last.ckpt", "b.ckpt")
+    make(RunFolder(tmp_path / "run/version_2"))
+    for age, name in enumerate(("b.ckpt", "a.ckpt", "last.ckpt")):
+        os.utime(newer.checkpoints / name, (1000 - age, 1000 - age))
+    found = checkpoints_to_resume(tmp_path, "run")
+    assert [path.name for path in found] == ["last.ckpt", "b.ckpt", "a.ckpt"]
+    assert checkpoints_to_resume(tmp_path, "nowhere") == []
 
 
 def test_a_checkpoint_knows_its_folder(tmp_path: Path) -> None:

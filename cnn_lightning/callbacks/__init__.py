@@ -2,7 +2,7 @@
 
 from cnn_lightning.callbacks.activation_statistics import ActivationStatistics
 from cnn_lightning.callbacks.bad_numbers import BadNumbers
-from cnn_lightning.callbacks.checkpoints import BestCheckpoint, Interrupted, LastCheckpoint
+from cnn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from cnn_lightning.callbacks.epoch_pictures import EpochPictures
 from cnn_lightning.callbacks.evaluation_figures import EvaluationFigures
 from cnn_lightning.callbacks.feature_cache import FeatureCache
@@ -25,7 +25,6 @@ __all__ = [
     "FeatureCache",
     "FeatureMaps",
     "GradientNorm",
-    "Interrupted",
     "Kernels",
     "LastCheckpoint",
     "PredictionFiles",

@@ -3,27 +3,15 @@
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
+from cnn_lightning.errors import Interrupted
 from cnn_lightning.runs import RunFolder
-
-
-class Interrupted(BaseException):
-    """The run was asked to stop by a signal, and its state is saved.
-
-    A `BaseException`, as `KeyboardInterrupt` is: nothing should mistake it for a failure.
-
-    Args:
-        signal_number: SIGINT or SIGTERM.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.signal_number = signal_number
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -45,8 +33,16 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.current_score = state_dict["current_score"]  # the parent saves it, and forgets it
+        # the parent forgets the best score if the run folder has moved, and so must a new folder
+        best = Path(str(self.dirpath)) / "best.ckpt"
+        if best.is_file():
+            kept = {str(best): score for score in state_dict["best_k_models"].values()}
+            path = str(best) if kept else ""
+            paths = dict.fromkeys(("best_model_path", "kth_best_model_path"), path)
+            super().load_state_dict(
+                {**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": kept}
+            )
+            self.current_score = state_dict["current_score"]  # the parent saves it and forgets it
 
     # the parent warns of a folder that is not empty, which a resumed run's never is
     def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
@@ -57,7 +53,7 @@ class LastCheckpoint(Checkpoint):
     """`last.ckpt`: the newest state, written at every epoch's end and between.
 
     On Ctrl-C (SIGINT) and SIGTERM it is written after the step in hand, and `Interrupted` raised;
-    a second Ctrl-C does not wait.
+    a second Ctrl-C does not wait. Whatever was logged before a checkpoint is on disk before it is.
 
     Args:
         every_n_steps: Also write after so many optimizer steps; 0 = off.
@@ -76,6 +72,8 @@ class LastCheckpoint(Checkpoint):
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._written_at = time.monotonic()
+        if trainer.received_sigterm:  # while other callbacks began
+            self._signal = signal.SIGTERM
         # Lightning has set its own handlers by now; ours take their place until the end
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -85,6 +83,14 @@ class LastCheckpoint(Checkpoint):
         if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = number
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # a resumed run logs nothing of the steps before its checkpoint
+        for logger in trainer.loggers:
+            logger.save()
 
     @override
     def on_train_batch_end(

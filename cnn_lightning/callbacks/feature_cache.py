@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
+import os
 import sys
 import time
-import uuid
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -20,6 +22,8 @@ from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.data.base import Stage
+from cnn_lightning.errors import DamagedFileError
+from cnn_lightning.files import appearing_whole, part_of
 from cnn_lightning.runs import RunFolder
 
 
@@ -76,7 +80,14 @@ class FeatureCache(L.Callback):
         else:
             self._compute(trainer, classifier, data, stage, path)
         trainer.strategy.barrier("features")
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+        try:
+            features = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DamagedFileError(
+                f"{path} is damaged: cut off, or changed since it was written",
+                "delete it, and it is computed anew",
+            ) from error
+        return torch.from_numpy(features)
 
     def _compute(
         self,
@@ -88,30 +99,64 @@ class FeatureCache(L.Callback):
     ) -> None:
         images = data.load("train")[0]
         indices = data.stage_indices(stage)
-        part = trainer.strategy.broadcast(path.with_suffix(f".{uuid.uuid4().hex[:8]}.part"))
         mine = indices[trainer.global_rank :: trainer.world_size]
-        rows: np.memmap | None = None
+        # all processes fill one file, each its own rows
+        part = trainer.strategy.broadcast(part_of(path))
         console = Console(stderr=True)
         started = time.monotonic()
-        with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
-            say(f"computing features of {len(indices):,} {stage} images once")
+        say(f"computing features of {len(indices):,} {stage} images once")
+        with (
+            appearing_whole(path, part) if trainer.is_global_zero else nullcontext(),
+            Progress(console=console, disable=not sys.stderr.isatty()) as progress,
+            ExitStack() as opened,
+        ):
             task = progress.add_task(f"{stage} features", total=len(mine))
-            try:
-                for chosen in torch.split(mine, data.eval_batch_size):
-                    features = _forward(trainer, classifier, data, images[chosen])
-                    if rows is None:
-                        rows = _open(trainer, part, (len(images), *features.shape[1:]))
-                    rows[chosen.numpy()] = features.numpy()
-                    progress.advance(task, len(chosen))
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-        assert rows is not None  # noqa: S101  # a stage has images, or Sharding refuses it
-        rows.flush()
+            rows: _Rows | None = None
+            for chosen in torch.split(mine, data.eval_batch_size):
+                features = _forward(trainer, classifier, data, images[chosen])
+                if rows is None:
+                    rows = _Rows(trainer, part, (len(images), *features.shape[1:]))
+                    opened.callback(rows.close)
+                rows.write(chosen, features)
+                progress.advance(task, len(chosen))
+            opened.close()
+            trainer.strategy.barrier("features written")
         say(f"features of the {stage} images took {time.monotonic() - started:.1f} s")
-        trainer.strategy.barrier("features written")
+
+
+class _Rows:
+    """A file `.npy` float32 that several processes fill row by row.
+
+    Not a map while it is written: a full disk kills a process that writes to a map.
+
+    Args:
+        trainer: Whose first process makes the file.
+        path: The file.
+        shape: Of the whole array, rows first.
+    """
+
+    def __init__(self, trainer: L.Trainer, path: Path, shape: tuple[int, ...]) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         if trainer.is_global_zero:
-            part.replace(path)
+            with path.open("wb") as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                stream.truncate(stream.tell() + 4 * math.prod(shape))
+        trainer.strategy.barrier("features opened")
+        self._start = path.stat().st_size - 4 * math.prod(shape)
+        self._row_bytes = 4 * math.prod(shape[1:])
+        self._stream = path.open("r+b")
+
+    def write(self, places: Tensor, rows: Tensor) -> None:
+        """Write rows float32 at their places."""
+        for place, row in zip(places.tolist(), rows, strict=True):
+            self._stream.seek(self._start + place * self._row_bytes)
+            self._stream.write(row.numpy().astype("<f4", copy=False).tobytes())
+
+    def close(self) -> None:
+        """Synchronise what was written to disk."""
+        with self._stream:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
 
 
 def _forward(
@@ -122,15 +167,6 @@ def _forward(
         prepared = data.prepare(images.to(classifier.device))
         features: Tensor = backbone(prepared)
         return features.float().cpu()
-
-
-def _open(trainer: L.Trainer, path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Open the file that all processes fill, each its own rows."""
-    if trainer.is_global_zero:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
-    trainer.strategy.barrier("features opened")
-    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def _key(trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule) -> str:

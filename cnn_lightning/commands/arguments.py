@@ -13,9 +13,15 @@ from torch import nn
 
 from cnn_lightning.classifiers.base import CHECKPOINT_KEY
 from cnn_lightning.console import say
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import load_checkpoint
-from cnn_lightning.runs import RunFolder, find_checkpoint, folder_of, new_version
+from cnn_lightning.runs import (
+    RunFolder,
+    checkpoints_to_resume,
+    find_checkpoint,
+    folder_of,
+    new_version,
+)
 
 # what the data decides, and the model is told
 LINKED = {
@@ -90,15 +96,15 @@ def read_start(command: str, argv: list[str]) -> Start:
     run = _setting("run", argv, configs, None)
     if run is None and config_paths:
         run = config_paths[0].stem
-    path = _find(asked, log_dir, run)
-    if path is None:
+    found = _find(asked, log_dir, run)
+    if found is None:
         if command != "fit" and asked is None:
             raise UserError(
                 f"{command} needs weights", "give --ckpt_path PATH, or --run NAME --ckpt_path best"
             )
         folder = new_version(log_dir, run or "run")
         return Start(command, _without(argv, "--ckpt_path"), folder)
-    checkpoint = load_checkpoint(path)
+    path, checkpoint = found
     if CHECKPOINT_KEY not in checkpoint:
         raise UserError(
             f"{path} was not written by cnn-lightning",
@@ -127,25 +133,47 @@ def read_configs(argv: list[str]) -> tuple[list[Path], list[dict[str, Any]]]:
     return paths, configs
 
 
-def _find(asked: str | None, log_dir: Path, run: str | None) -> Path | None:
+def _find(asked: str | None, log_dir: Path, run: str | None) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that is asked for, and its content."""
     if asked is None:
         return None
     if asked not in _KEYWORDS:
-        path = Path(asked)
-        if not path.is_file():
-            raise UserError(f"there is no checkpoint {path}", "check the path after --ckpt_path")
-        return path
+        return Path(asked), load_checkpoint(Path(asked))
     if run is None:
         raise UserError(f"--ckpt_path {asked} of which run?", "give --run NAME or --config FILE")
-    found = find_checkpoint(log_dir, run, "best" if asked == "best" else "last")
-    if found is None and asked != "auto":
+    if asked == "best":
+        best = find_checkpoint(log_dir, run, asked)
+        paths = [] if best is None else [best]
+    else:
+        paths = checkpoints_to_resume(log_dir, run)
+    if paths:
+        path, checkpoint = _first_whole(paths)
+        if asked == "auto":
+            say(f"auto: going on from {path}")
+        return path, checkpoint
+    if asked != "auto":
         raise UserError(
             f"no run {run} in {log_dir} has a {asked}.ckpt",
             "leave --ckpt_path out to start one, or check --run and --log_dir",
         )
-    if asked == "auto":
-        say("auto: starting anew" if found is None else f"auto: going on from {found}")
-    return found
+    say("auto: starting anew")
+    return None
+
+
+def _first_whole(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
+    damaged: list[DamagedFileError] = []
+    for path in paths:
+        try:
+            checkpoint = load_checkpoint(path)
+        except DamagedFileError as error:
+            damaged.append(error)
+            continue
+        if damaged:
+            what = "; ".join(one.what for one in damaged)
+            say(f"{what}; taking {path} instead, of step {checkpoint.get('global_step', 0)}")
+        return path, checkpoint
+    what = "\n".join(one.what for one in damaged)
+    raise DamagedFileError(what, "leave --ckpt_path out to start anew")
 
 
 def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import warnings
 from pathlib import Path
@@ -25,13 +24,13 @@ from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from cnn_lightning.commands.arguments import LINKED, Start, read_start
+from cnn_lightning.commands.endings import explained, report_interruption
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_errors
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
-from cnn_lightning.errors import UserError
-from cnn_lightning.files import write_text
-from cnn_lightning.imports import own_modules
+from cnn_lightning.errors import Interrupted, UserError
+from cnn_lightning.files import remove_parts, write_text
 from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.runs import RunFolder
 
@@ -70,10 +69,10 @@ def main(command: str, argv: list[str]) -> int:
         return _show_help(command, argv)
     start = read_start(command, argv)
     try:
-        with plain_errors(command):
+        with explained(start, argv), plain_errors(command):
             TrainingCLI(command, start)
-    except callbacks.Interrupted as interruption:
-        return _report_interruption(interruption, start.folder)
+    except Interrupted as interruption:
+        return report_interruption(interruption, start, argv)
     except SystemExit as leaving:
         # before the first step, Lightning itself catches Ctrl-C and leaves with 1
         if isinstance(leaving.__context__, KeyboardInterrupt):
@@ -226,6 +225,7 @@ class TrainingCLI(LightningCLI):
         )
         self._check_fit()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            remove_parts(folder.path)  # of a process that was killed
             write_text(folder.next_config(), self._dump())
         settings = yaml.safe_load(self._dump())
         settings["trainer"] = {key: settings["trainer"][key] for key in _TRAINER_SETTINGS}
@@ -293,20 +293,6 @@ def _refuse_other_precision(trainer: Namespace) -> None:
             f"precision {trainer.precision} does not exist on a CPU",
             "use --trainer.precision bf16-mixed, or a GPU",
         )
-
-
-def _report_interruption(interruption: callbacks.Interrupted, folder: RunFolder) -> int:
-    number = interruption.signal_number
-    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-    last = folder.checkpoints / "last.ckpt"
-    own = ",".join(own_modules())
-    allowed = f" --allow_modules {own}" if own else ""
-    if last.exists():
-        say(
-            f"stopped by {name}; state kept. Go on with: cnn-lightning fit "
-            f"--config {folder.config} --ckpt_path {last}{allowed}"
-        )
-    return 128 + number
 
 
 def _show_help(command: str, argv: list[str]) -> int:

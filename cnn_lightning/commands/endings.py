@@ -1,0 +1,68 @@
+"""How a run that did not come to its end says why, and how to go on."""
+
+import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cnn_lightning.commands.arguments import Start
+from cnn_lightning.console import say
+from cnn_lightning.errors import DamagedFileError, Interrupted, PlainError, RunError
+from cnn_lightning.files import explain_disk_failure, load_checkpoint
+from cnn_lightning.imports import own_modules
+
+
+@contextmanager
+def explained(start: Start, argv: list[str]) -> Iterator[None]:
+    """Let a failure of the disk leave the block as a `RunError` that says how to go on.
+
+    Args:
+        start: How the command started.
+        argv: As the user wrote it, without the command.
+    """
+    before = threading.excepthook
+
+    def quiet(args: Any) -> None:
+        # TensorBoard writes in a thread, which dies of a full disk; the next to log hears of it
+        if args.exc_value is None or explain_disk_failure(args.exc_value) is None:
+            before(args)
+
+    threading.excepthook = quiet
+    try:
+        yield
+    except PlainError:
+        raise
+    except Exception as error:
+        failure = explain_disk_failure(error)
+        if failure is None:
+            raise
+        raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
+    finally:
+        threading.excepthook = before
+
+
+def report_interruption(interruption: Interrupted, start: Start, argv: list[str]) -> int:
+    """Say how to go on with a run that a signal stopped; returns the exit code."""
+    say(f"{interruption}; {way_on(start, argv)}")
+    return interruption.exit_code
+
+
+def way_on(start: Start, argv: list[str]) -> str:
+    """What is kept of a run, and the command that goes on with it.
+
+    Args:
+        start: How the command started.
+        argv: As the user wrote it, without the command.
+    """
+    own = ",".join(own_modules())
+    command = ["cnn-lightning", start.command, *(["--allow_modules", own] if own else [])]
+    if start.command == "fit":
+        for path in start.folder.checkpoints_to_resume():
+            try:
+                step = int(load_checkpoint(path).get("global_step", 0))
+            except DamagedFileError:
+                continue
+            again = shlex.join([*command, "--ckpt_path", str(path)])
+            return f"{path} is of step {step}. Go on with: {again}"
+    return f"nothing to go on from. Start again with: {shlex.join([*command, *argv])}"

@@ -2,6 +2,8 @@
 
 import signal
 
+_LONGEST = 800  # letters of each of the two parts; a value from a file may be longer
+
 
 class PlainError(Exception):
     """What the two kinds of told errors share.
@@ -17,7 +19,7 @@ class PlainError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        what, remedy = printable(self.what), printable(self.remedy)
+        what, remedy = (_shorten(printable(text)) for text in (self.what, self.remedy))
         return f"{what}\n  {remedy}" if remedy else what
 
     def __reduce__(self) -> "tuple[type[PlainError], tuple[str, str]]":
@@ -65,6 +67,12 @@ def printable(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 class Interrupted(BaseException):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.runs import RunFolder
+from cnn_lightning.settings import read_settings
 
 Curve = list[tuple[float, float]]
 
@@ -185,13 +185,7 @@ def _read_settings(folder: RunFolder) -> dict[str, Any] | None:
     path = folder.newest_config()
     if path is None:
         return None
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML", "use a copy that is whole") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings", "use a copy that is whole")
-    return _flatten(content)
+    return _flatten(read_settings(path))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -165,7 +165,7 @@ class ImageClassifier(L.LightningModule):
         is_last = batch_idx + 1 == self.trainer.num_training_batches
         steps = (batch_idx + 1) % every == 0 or is_last
         log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
-        return steps and (self.trainer.global_step + 1) % log_every == 0
+        return steps and log_every > 0 and (self.trainer.global_step + 1) % log_every == 0
 
     def _log_window(self, step: int) -> None:
         """Log the means over all images since the last logging.

@@ -22,12 +22,15 @@ from cnn_lightning.runs import (
     folder_of,
     new_version,
 )
+from cnn_lightning.settings import read_settings
 
 # what the data decides, and the model is told
 LINKED = {
     "data.num_classes": "model.init_args.num_classes",
     "data.num_channels": "model.init_args.in_channels",
 }
+# what stands beside the model in a config, and is its argument
+_GROUPS = {key: f"model.init_args.{key}" for key in ("optimizer", "schedule")}
 _KEYWORDS = ("last", "best", "auto")
 
 
@@ -91,11 +94,13 @@ def read_start(command: str, argv: list[str]) -> Start:
         UserError: A file is missing or wrong, or a key is one that the data decides.
     """
     config_paths, configs = read_configs(argv)
-    log_dir = Path(_setting("log_dir", argv, configs, "logs"))
-    asked = _setting("ckpt_path", argv, configs, None)
-    run = _setting("run", argv, configs, None)
+    log_dir = Path(_setting("log_dir", argv, configs) or "logs")
+    asked = _setting("ckpt_path", argv, configs)
+    run = _setting("run", argv, configs)
     if run is None and config_paths:
         run = config_paths[0].stem
+    if run is not None and (run in ("", ".", "..") or Path(run).name != run):
+        raise UserError(f"run {run!r} is no name of a folder", "leave slashes out of it")
     found = _find(asked, log_dir, run)
     if found is None:
         if command != "fit" and asked is None:
@@ -128,7 +133,7 @@ def read_configs(argv: list[str]) -> tuple[list[Path], list[dict[str, Any]]]:
         UserError: A file is missing or wrong, or a key is one that the data decides.
     """
     paths = [Path(value) for value in _values(argv, "--config", "-c")]
-    configs = [_read_config(path) for path in paths]
+    configs = [read_settings(path) for path in paths]
     _refuse_linked(argv, configs)
     return paths, configs
 
@@ -181,7 +186,7 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
     folder = folder_of(path)
     newest = folder.newest_config() if folder is not None else None
     if command == "fit" and newest is not None:
-        known = _read_config(newest)
+        known = read_settings(newest)
         known.pop("ckpt_path", None)
         return known
     ours = checkpoint[CHECKPOINT_KEY]
@@ -200,33 +205,21 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
     return known
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"there is no config {path}", "check the path after --config")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = "" if place is None else f", line {place.line + 1}"
-        raise UserError(f"{path}{where} is not YAML", "mend its syntax") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings", "write `key: value` lines")
-    return content
-
-
 def _refuse_linked(argv: list[str], configs: list[dict[str, Any]]) -> None:
-    for source, target in LINKED.items():
+    for source, target in {**LINKED, **_GROUPS}.items():
         name = target.rpartition(".")[2]
         flags = (f"--{target}", f"--model.{name}")
         in_argv = any(arg.split("=")[0] in flags for arg in argv)
         in_config = any(
             isinstance(model := config.get("model"), dict)
-            and name in (model.get("init_args") or {})
+            and isinstance(init_args := model.get("init_args"), dict)
+            and name in init_args
             for config in configs
         )
         if in_argv or in_config:
             raise UserError(
-                f"model.{name} cannot be set: it comes from the data ({source})",
+                f"model.{name} cannot be set: it comes from "
+                + (f"the data ({source})" if source in LINKED else f"the group {source}"),
                 "leave it out",
             )
 
@@ -235,19 +228,22 @@ def _refuse_other_class(path: Path, known: dict[str, Any], config: dict[str, Any
     model = config.get("model")
     asked = model.get("class_path") if isinstance(model, dict) else model
     stored = known["model"]["class_path"]
-    if asked and asked.rpartition(".")[2] != stored.rpartition(".")[2]:
+    if isinstance(asked, str) and asked.rpartition(".")[2] != stored.rpartition(".")[2]:
         raise UserError(
             f"{path} is of a {stored.rpartition('.')[2]}, the config asks for {asked}",
             "use the config that the checkpoint was made with",
         )
 
 
-def _setting(key: str, argv: list[str], configs: list[dict[str, Any]], default: Any) -> Any:
+def _setting(key: str, argv: list[str], configs: list[dict[str, Any]]) -> str | None:
     """A top-level setting as the last to write it wrote it, flags after files."""
     values = _values(argv, f"--{key}")
     if values:
         return values[-1]
-    return next((c[key] for c in reversed(configs) if c.get(key) is not None), default)
+    value = next((c[key] for c in reversed(configs) if c.get(key) is not None), None)
+    if not isinstance(value, str | None):
+        raise UserError(f"{key}: {value} is no text", f"write {key}: '{value}'")
+    return value
 
 
 def _values(argv: list[str], *flags: str) -> list[str]:

@@ -7,7 +7,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
 from cnn_lightning.commands.arguments import Start
-from cnn_lightning.commands.messages import plain_errors
+from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.training import TrainingCLI
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.runs import RunFolder
@@ -63,7 +63,8 @@ class DataCLI(TrainingCLI):
         del settings["model"], settings["trainer"]
         config = self.config.clone()
         config[self.command] = settings
-        built = self.parser.instantiate(config)
+        with plain_building(self.command):
+            built = self.parser.instantiate(config)
         self.datamodule: ImageDataModule = built[self.command].data
 
     @override

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import OutOfMemoryError
+
 from cnn_lightning.commands.arguments import Start
 from cnn_lightning.console import say
 from cnn_lightning.errors import DamagedFileError, Interrupted, PlainError, RunError
@@ -15,7 +17,7 @@ from cnn_lightning.imports import own_modules
 
 @contextmanager
 def explained(start: Start, argv: list[str]) -> Iterator[None]:
-    """Let a failure of the disk leave the block as a `RunError` that says how to go on.
+    """Let a lack of disk or memory leave the block as a `RunError` that says how to go on.
 
     Args:
         start: How the command started.
@@ -34,12 +36,24 @@ def explained(start: Start, argv: list[str]) -> Iterator[None]:
     except PlainError:
         raise
     except Exception as error:
-        failure = explain_disk_failure(error)
+        failure = explain_disk_failure(error) or _explain_memory(error)
         if failure is None:
             raise
         raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
     finally:
         threading.excepthook = before
+
+
+def _explain_memory(error: Exception) -> RunError | None:
+    # on a CPU torch raises a plain RuntimeError
+    if not isinstance(error, (MemoryError, OutOfMemoryError)) and not (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    ):
+        return None
+    return RunError(
+        f"there is not enough memory: {str(error).strip()}",
+        "use fewer images, a smaller batch or a smaller network",
+    )
 
 
 def report_interruption(interruption: Interrupted, start: Start, argv: list[str]) -> int:

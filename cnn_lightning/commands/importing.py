@@ -7,7 +7,8 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from jsonargparse import Namespace, set_parsing_settings
+import yaml
+from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
 from jsonargparse.typing import Path
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch import Callback
@@ -23,6 +24,7 @@ from cnn_lightning import imports
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
+from cnn_lightning.settings import check_text
 
 # what a setting can be, apart from plain values; nothing of it runs what another setting names
 _KINDS = (
@@ -33,8 +35,11 @@ _PLAIN = (type(None), bool, int, float, str, Path, Enum, timedelta)
 
 
 @contextmanager
-def guarded_imports() -> Iterator[None]:
-    """Let the parser import nothing beyond `imports.ALLOWED` and what the user has allowed.
+def guarded_parser() -> Iterator[None]:
+    """Let the parser import and read nothing that it should not.
+
+    It imports nothing beyond `imports.ALLOWED` and what the user has allowed, and reads no text
+    that `check_text` refuses.
 
     Raises:
         UserError: The user has allowed what never can be.
@@ -48,9 +53,18 @@ def guarded_imports() -> Iterator[None]:
         )
     except ValueError as error:
         raise UserError(f"--allow_modules: {error}", "leave it out") from error
+    read = get_loader("yaml")
+
+    def read_checked(text: str) -> Any:
+        check_text(text, "what was given")
+        return read(text)
+
+    exceptions = (yaml.YAMLError,)
+    set_loader("yaml", read_checked, exceptions)
     try:
         yield
     finally:
+        set_loader("yaml", read, exceptions)
         set_parsing_settings(import_path_denylist=own)
 
 

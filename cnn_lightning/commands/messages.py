@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import torch
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cnn_lightning import classifiers, data, optim
-from cnn_lightning.commands.importing import guarded_imports
+from cnn_lightning.commands.importing import guarded_parser
 from cnn_lightning.errors import UserError
 from cnn_lightning.imports import refusal
 
@@ -35,6 +36,8 @@ _REWRITTEN = (
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _REFUSED_IMPORT = re.compile(r"Importing '([^']+)' is not allowed")
 _LONGEST = 400
+# what classes raise on arguments of the right type that they cannot be built with
+_BY_VALUES = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, ImportError)
 
 
 @contextmanager
@@ -44,16 +47,24 @@ def plain_errors(command: str) -> Iterator[None]:
     Nothing that is not allowed is imported meanwhile.
     """
     try:
-        with guarded_imports():
+        with guarded_parser():
             yield
     except ArgumentError as error:
         raise _user_error_within(error) or explain(error, command) from error
-    except (ValueError, TypeError) as error:
+    except MisconfigurationException as error:  # what Lightning notices when the run begins
+        raise explain(error, command) from error
+
+
+@contextmanager
+def plain_building(command: str) -> Iterator[None]:
+    """Let what a class raises that is built from settings leave the block as a `UserError`."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise explain(error, command) from error
+    except _BY_VALUES as error:
         # the parser wraps what a class that it builds raises
-        known = _user_error_within(error)
-        if known is None:
-            raise
-        raise known from error
+        raise _user_error_within(error) or explain(error, command) from error
 
 
 def explain(error: BaseException, command: str) -> UserError:

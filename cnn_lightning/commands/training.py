@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -24,9 +23,15 @@ from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from cnn_lightning.commands.arguments import LINKED, Start, read_start
+from cnn_lightning.commands.checks import (
+    check_groups,
+    check_nulls,
+    check_numbers,
+    check_ranges,
+)
 from cnn_lightning.commands.endings import explained, report_interruption
 from cnn_lightning.commands.importing import check_classes
-from cnn_lightning.commands.messages import plain_errors
+from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted, UserError
@@ -146,7 +151,23 @@ class TrainingCLI(LightningCLI):
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list, see __init__
-        check_classes(self.config[self.command])
+        settings = self.config[self.command]
+        groups: dict[str, type] = {
+            "trainer": Trainer,
+            **(CALLBACK_GROUPS if self.command == "fit" else {}),
+        }
+        check_groups(settings, groups)
+        check_classes(settings)
+        check_numbers(settings)
+        check_ranges(settings)
+        check_nulls(settings)
+        for group, kind in groups.items():
+            check_nulls(settings[group], group, kind)
+
+    @override
+    def instantiate_classes(self) -> None:
+        with plain_building(self.command):
+            super().instantiate_classes()
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -194,12 +215,7 @@ class TrainingCLI(LightningCLI):
                 )
                 loggers = [EventFiles(folder, **where), MetricsTable(folder, **where)]
             kwargs["logger"] = [*loggers, *_as_list(config.get("logger"))]
-        try:
-            trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, MisconfigurationException, ImportError) as error:
-            raise UserError(
-                f"trainer: {str(error)[:400]}", f"see cnn-lightning {self.command} --help"
-            ) from error
+        trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
             if isinstance(callback, _WITH_FOLDER):
                 callback.folder = folder

@@ -296,6 +296,7 @@ def test_nothing_but_the_data_is_built(
     monkeypatch.setattr("cnn_lightning.networks.ResidualNetwork.__init__", built)
     argv = ["--config", str(CONFIGS / "shapes_resnet18.yaml"), "--data.num_images=60"]
     argv += ["--log_dir", str(tmp_path)]
-    assert main(["fit", *argv]) == 1
+    assert main(["fit", *argv]) == 2
+    assert "ResNet: built" in capsys.readouterr().err
     show(capsys, *argv, "--run=mine", "--trainer.precision=16-mixed")
     assert (tmp_path / "show/mine/samples.png").is_file()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -174,7 +175,7 @@ def _name_failures(writer: Any) -> None:
         try:
             write(content)
         except OSError as error:
-            error.filename = file.filename
+            error.filename = os.fsdecode(file.filename)
             raise
 
     file.write = named

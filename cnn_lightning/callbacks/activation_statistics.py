@@ -76,15 +76,6 @@ class ActivationStatistics(L.Callback):
             self._gradient_norms = {name: float(norm) for name, norm in norms.items()}
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"gradient_norms": self._gradient_norms}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # best.ckpt is written between the step and its logging
-        self._gradient_norms = state_dict["gradient_norms"]
-
-    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._is_due(trainer):
             self._log(trainer, pl_module)

@@ -27,7 +27,6 @@ class BestCheckpoint(ModelCheckpoint):
             filename="best",
             monitor="val/accuracy",
             mode="max",
-            save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
 

@@ -177,7 +177,7 @@ def _first_whole(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
             what = "; ".join(one.what for one in damaged)
             say(f"{what}; taking {path} instead, of step {checkpoint.get('global_step', 0)}")
         return path, checkpoint
-    what = "\n".join(one.what for one in damaged)
+    what = "; ".join(one.what for one in damaged)
     raise DamagedFileError(what, "leave --ckpt_path out to start anew")
 
 

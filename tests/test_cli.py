@@ -343,6 +343,12 @@ def test_errors_cross_process_boundaries_whole() -> None:
     assert (error.what, error.remedy) == ("what", "remedy")
 
 
+def test_without_validation_no_checkpoint_is_the_best(recipe: Path, tmp_path: Path) -> None:
+    argv = ["fit", "--config", str(recipe), "--log_dir", str(tmp_path / "logs")]
+    assert main([*argv, "--trainer.limit_val_batches=0"]) == 0
+    assert [path.name for path in (tmp_path / "logs").rglob("*.ckpt")] == ["last.ckpt"]
+
+
 @pytest.mark.parametrize(
     "flag", ["--trainer.fast_dev_run=true", "--trainer.enable_checkpointing=false"]
 )

@@ -43,6 +43,11 @@ class BestCheckpoint(ModelCheckpoint):
             )
             self.current_score = state_dict["current_score"]  # the parent saves it and forgets it
 
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.enable_validation:  # the parent warns where there is none
+            super().on_train_epoch_end(trainer, pl_module)
+
     # the parent warns of a folder that is not empty, which a resumed run's never is
     def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
         pass

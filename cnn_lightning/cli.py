@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from cnn_lightning.errors import Interrupted, RunError, UserError
+from cnn_lightning.console import rank
+from cnn_lightning.errors import Interrupted, RunError, SharedRunError, UserError
 from cnn_lightning.imports import allow_modules
 
 COMMANDS = {
@@ -62,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
     except (UserError, RunError) as error:
         if os.environ.get("CNN_LIGHTNING_DEBUG") == "1":
             traceback.print_exc()
-        sys.stderr.write(f"error: {error}\n")
+        if rank() == 0 or not isinstance(error, SharedRunError):
+            sys.stderr.write(f"error: {error}\n")
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILURE
     except SystemExit as leaving:  # after --help
         return int(leaving.code or 0)

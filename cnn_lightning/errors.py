@@ -46,6 +46,14 @@ class RunError(PlainError):
     """
 
 
+class SharedRunError(RunError):
+    """A failure that all processes of a run meet at once: the first one tells."""
+
+
+class LostProcessError(RunError):
+    """A run whose processes are no longer all there."""
+
+
 class DamagedFileError(UserError):
     """A file that is not what was written: cut off, or with bits that flipped."""
 

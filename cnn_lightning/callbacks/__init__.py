@@ -12,6 +12,7 @@ from cnn_lightning.callbacks.kernels import Kernels
 from cnn_lightning.callbacks.prediction_files import PredictionFiles
 from cnn_lightning.callbacks.prediction_grid import PredictionGrid
 from cnn_lightning.callbacks.progress import Bar, EpochLines
+from cnn_lightning.callbacks.same_folder import SameFolder
 from cnn_lightning.callbacks.throughput import Throughput
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "LastCheckpoint",
     "PredictionFiles",
     "PredictionGrid",
+    "SameFolder",
     "Throughput",
 ]

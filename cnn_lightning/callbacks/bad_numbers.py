@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from cnn_lightning.errors import RunError, UserError
+from cnn_lightning.errors import SharedRunError, UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.runs import RunFolder
 
@@ -24,7 +24,7 @@ class BadNumbers(L.Callback):
         stop: `false` turns it off.
 
     Raises:
-        RunError: A number is bad.
+        SharedRunError: A number is bad.
     """
 
     def __init__(self, stop: bool = True) -> None:  # noqa: FBT001, FBT002  # the parser's flag
@@ -90,7 +90,7 @@ class BadNumbers(L.Callback):
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         rates = ", ".join(dict.fromkeys(f"{group['lr']:g}" for group in groups))
         lower = min(group.get("initial_lr", group["lr"]) for group in groups) / 10
-        raise RunError(
+        raise SharedRunError(
             f"{what} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}, "
             f"learning rate {rates})",
             f"{self._last_good_state()} with a lower rate, or with clipped gradients: "

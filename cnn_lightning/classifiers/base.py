@@ -187,6 +187,23 @@ class ImageClassifier(L.LightningModule):
             logger.log_metrics({**metrics, "epoch": self.current_epoch}, step)
         self._window = torch.zeros_like(self._window)
 
+    def _gather_windows(self) -> list[list[float]]:
+        """What each process has summed since the last logging."""
+        windows = self._window
+        if self._trainer is not None:
+            windows = self._trainer.strategy.all_gather(windows)
+        return cast(list[list[float]], windows.reshape(-1, 3).tolist())
+
+    def _take_window(self, windows: Tensor) -> None:
+        """Go on with what this process has summed, or with others if they were more or fewer."""
+        rank, size = 0, 1
+        if self._trainer is not None:
+            rank, size = self._trainer.global_rank, self._trainer.world_size
+        if len(windows) == size:
+            self._window = windows[rank]
+        else:
+            self._window = windows.sum(0) if rank == 0 else torch.zeros_like(windows[0])
+
     @override
     def on_train_epoch_end(self) -> None:
         if self._window[2] > 0:
@@ -282,7 +299,7 @@ class ImageClassifier(L.LightningModule):
             "image_shape": list(self.image_shape or ()),
             "preprocessing": self.preprocessing and self.preprocessing.as_dict(),
             "weights": hyperparameters.get("weights"),
-            "window": self._window.tolist(),
+            "window": self._gather_windows(),
         }
         # the weights are in this checkpoint: loading it must not ask for their origin again
         checkpoint["hyper_parameters"] = {**hyperparameters, "weights": None}
@@ -296,7 +313,7 @@ class ImageClassifier(L.LightningModule):
         self.image_shape = cast(tuple[int, int, int], tuple(known["image_shape"])) or None
         stored = known["preprocessing"]
         self.preprocessing = stored and Preprocessing.from_dict(stored)
-        self._window = torch.tensor(known["window"], dtype=torch.float64)
+        self._take_window(torch.tensor(known["window"], dtype=torch.float64).reshape(-1, 3))
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:
             self.adapt_to(data)

@@ -1,6 +1,7 @@
 """How a run that did not come to its end says why, and how to go on."""
 
 import shlex
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +10,22 @@ from typing import Any
 from torch import OutOfMemoryError
 
 from cnn_lightning.commands.arguments import Start
-from cnn_lightning.console import say
-from cnn_lightning.errors import DamagedFileError, Interrupted, PlainError, RunError
+from cnn_lightning.console import rank, say
+from cnn_lightning.errors import (
+    DamagedFileError,
+    Interrupted,
+    LostProcessError,
+    PlainError,
+    RunError,
+)
 from cnn_lightning.files import explain_disk_failure, load_checkpoint
 from cnn_lightning.imports import own_modules
+from cnn_lightning.processes import explain_loss, is_first_gone
 
 
 @contextmanager
 def explained(start: Start, argv: list[str]) -> Iterator[None]:
-    """Let a lack of disk or memory leave the block as a `RunError` that says how to go on.
+    """Let a lack of disk, memory or a process leave as a `RunError` that says how to go on.
 
     Args:
         start: How the command started.
@@ -33,9 +41,14 @@ def explained(start: Start, argv: list[str]) -> Iterator[None]:
     threading.excepthook = quiet
     try:
         yield
+    except LostProcessError as loss:
+        raise tell_way_on(loss, start, argv) from loss
     except PlainError:
         raise
     except Exception as error:
+        lost = explain_loss(error)
+        if lost is not None:
+            raise tell_way_on(lost, start, argv) from error
         failure = explain_disk_failure(error) or _explain_memory(error)
         if failure is None:
             raise
@@ -54,6 +67,19 @@ def _explain_memory(error: Exception) -> RunError | None:
         f"there is not enough memory: {str(error).strip()}",
         "use fewer images, a smaller batch or a smaller network",
     )
+
+
+def tell_way_on(loss: LostProcessError, start: Start, argv: list[str]) -> LostProcessError:
+    """The same, with how to go on; of several processes that are left, one says that."""
+    if rank() != 0 and not is_first_gone():
+        return loss
+    return LostProcessError(loss.what, way_on(start, argv))
+
+
+def report_loss(start: Start, argv: list[str], loss: LostProcessError) -> None:
+    """Say which process was lost, and how to go on."""
+    sys.stderr.write(f"error: {tell_way_on(loss, start, argv)}\n")
+    sys.stderr.flush()
 
 
 def report_interruption(interruption: Interrupted, start: Start, argv: list[str]) -> int:

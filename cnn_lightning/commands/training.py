@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cnn_lightning.commands.checks import (
     check_numbers,
     check_ranges,
 )
-from cnn_lightning.commands.endings import explained, report_interruption
+from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.console import say
@@ -37,6 +38,7 @@ from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted, UserError
 from cnn_lightning.files import remove_parts, write_text
 from cnn_lightning.loggers import EventFiles, MetricsTable
+from cnn_lightning.processes import GiveUp, watch_processes
 from cnn_lightning.runs import RunFolder
 
 DEFAULT_SEED = 42
@@ -75,7 +77,7 @@ def main(command: str, argv: list[str]) -> int:
     start = read_start(command, argv)
     try:
         with explained(start, argv), plain_errors(command):
-            TrainingCLI(command, start)
+            TrainingCLI(command, start, partial(report_loss, start, argv))
     except Interrupted as interruption:
         return report_interruption(interruption, start, argv)
     except SystemExit as leaving:
@@ -92,11 +94,13 @@ class TrainingCLI(LightningCLI):
     Args:
         command: `fit`, `validate`, `test` or `predict`.
         start: What the command line asks for, its checkpoint found and read.
+        tell: Says how a run ended whose processes are no longer all there; `None` starts no watch.
     """
 
-    def __init__(self, command: str, start: Start) -> None:
+    def __init__(self, command: str, start: Start, tell: GiveUp | None = None) -> None:
         self.command = command
         self.start = start
+        self._tell = tell
         super().__init__(
             ImageClassifier,
             ImageDataModule,
@@ -216,10 +220,19 @@ class TrainingCLI(LightningCLI):
                 loggers = [EventFiles(folder, **where), MetricsTable(folder, **where)]
             kwargs["logger"] = [*loggers, *_as_list(config.get("logger"))]
         trainer = super().instantiate_trainer(**kwargs)
+        self._set_folder(trainer, folder)
+        if trainer.world_size > 1:
+            same = callbacks.SameFolder(folder, partial(self._set_folder, trainer))
+            trainer.callbacks.insert(0, same)  # type: ignore[attr-defined]  # Lightning's own
+            if self._tell is not None:
+                watch_processes(trainer, self._tell)
+        return trainer
+
+    def _set_folder(self, trainer: Trainer, folder: RunFolder) -> None:
+        self.start.folder = folder
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
             if isinstance(callback, _WITH_FOLDER):
                 callback.folder = folder
-        return trainer
 
     def _dump(self) -> str:
         parser = self._parser(self.command)

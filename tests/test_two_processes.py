@@ -1,0 +1,106 @@
+"""Two processes: one is killed, the other ends, and the resumed run has the same bits."""
+
+import csv
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from compare import assert_same_checkpoint
+
+BREAK = Path(__file__).with_name("break_a_process.py")
+LAST = Path("checkpoints/last.ckpt")
+# 270 training images, 135 each: nine steps an epoch; logged every four, a checkpoint every three
+RECIPE = """
+data:
+  class_path: ShapesDataModule
+  init_args: {num_images: 300, num_test: 40, batch_size: 16, augment: crop_flip}
+model: {class_path: LeNet, init_args: {activation: relu, dropout: 0.5}}
+trainer: {max_epochs: 2, log_every_n_steps: 4, accelerator: cpu, devices: 2, strategy: ddp}
+checkpoint: {every_n_steps: 3}
+kernels: {every_n_epochs: 0}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    """Run a command to the end of all its processes."""
+    return subprocess.run(
+        # the pipes are closed when the last process that writes to them is gone
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def folder(log_dir: Path) -> Path:
+    (found,) = (log_dir / "small").glob("version_*")
+    return found
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    """metrics.csv without what the clock decides."""
+    with (run / "metrics.csv").open(newline="") as stream:
+        return [
+            {k: v for k, v in row.items() if k != "images_per_second"}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def test_a_run_that_lost_a_process_says_so_and_goes_on_with_the_same_bits(
+    recipe: Path, tmp_path: Path
+) -> None:
+    fit = ["fit", "--config", recipe, "--log_dir"]
+    whole = run("-m", "cnn_lightning", *fit, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    cut = run(BREAK, 1, 14, int(signal.SIGKILL), *fit, tmp_path / "cut")
+    last = folder(tmp_path / "cut") / LAST
+    assert cut.returncode == 1
+    assert cut.stderr.splitlines()[-2:] == [
+        "error: process 1 of 2 of this machine was ended by SIGKILL",
+        f"  {last} is of step 12. Go on with: cnn-lightning fit --ckpt_path {last}",
+    ]
+    assert "Traceback" not in cut.stderr
+    resumed = run("-m", "cnn_lightning", "fit", "--ckpt_path", last)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_checkpoint(folder(tmp_path / "whole") / LAST, last)
+    assert rows(folder(tmp_path / "whole")) == rows(folder(tmp_path / "cut"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("others", ["", ",hang"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_other_even_where_that_hangs(
+    rank: int, others: str, recipe: Path, tmp_path: Path
+) -> None:
+    fit = ["fit", "--config", recipe, "--log_dir", tmp_path]
+    cut = run(BREAK, rank, 14, f"{int(signal.SIGKILL)}{others}", *fit)
+    last = folder(tmp_path) / LAST
+    assert cut.returncode == (1 if rank else -signal.SIGKILL)
+    assert cut.stderr.splitlines()[-2:] == [
+        "error: process 1 of 2 of this machine was ended by SIGKILL"
+        if rank
+        else "error: process 1 ends, because process 0 is gone",
+        f"  {last} is of step 12. Go on with: cnn-lightning fit --ckpt_path {last}",
+    ]
+    assert "Traceback" not in cut.stderr
+
+
+@pytest.mark.slow
+def test_a_bad_loss_in_one_process_ends_both_and_is_told_once(recipe: Path, tmp_path: Path) -> None:
+    fit = ["fit", "--config", recipe, "--log_dir", tmp_path]
+    cut = run(BREAK, 1, 14, "nan", *fit)
+    assert cut.returncode == 1
+    told = [line for line in cut.stderr.splitlines() if line.startswith("error")]
+    assert len(told) == 1
+    assert told[0].startswith("error: the training loss of another process is bad at step 14")
+    assert f"{folder(tmp_path) / LAST}, step 12: go on" in cut.stderr
+    assert "Traceback" not in cut.stderr

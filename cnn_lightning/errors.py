@@ -89,7 +89,7 @@ class Interrupted(BaseException):
     A `BaseException`, as `KeyboardInterrupt` is: nothing should mistake it for a failure.
 
     Args:
-        signal_number: SIGINT or SIGTERM.
+        signal_number: SIGINT or SIGTERM, in a SLURM job SIGUSR1 too.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -97,7 +97,8 @@ class Interrupted(BaseException):
         self.signal_number = signal_number
 
     def __str__(self) -> str:
-        return f"stopped by {'Ctrl-C' if self.signal_number == signal.SIGINT else 'SIGTERM'}"
+        is_ctrl_c = self.signal_number == signal.SIGINT
+        return f"stopped by {'Ctrl-C' if is_ctrl_c else signal.Signals(self.signal_number).name}"
 
     @property
     def exit_code(self) -> int:

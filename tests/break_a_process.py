@@ -26,9 +26,10 @@ if __name__ == "__main__":
         if self.global_rank != rank:
             time.sleep(1000 if others == "hang" else 0)
             return loss
-        if how != "nan":
-            os.kill(os.getpid(), int(how))
-        return loss * float("nan")
+        if how == "nan":
+            return loss * float("nan")
+        os.kill(os.getpid(), int(how))
+        return loss
 
     ImageClassifier.training_step = fail  # type: ignore[method-assign]
     sys.exit(main(sys.argv[4:]))

@@ -1,12 +1,15 @@
 """Two processes: one is killed, the other ends, and the resumed run has the same bits."""
 
 import csv
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from compare import assert_same_checkpoint
 
 BREAK = Path(__file__).with_name("break_a_process.py")
@@ -104,3 +107,55 @@ def test_a_bad_loss_in_one_process_ends_both_and_is_told_once(recipe: Path, tmp_
     assert told[0].startswith("error: the training loss of another process is bad at step 14")
     assert f"{folder(tmp_path) / LAST}, step 12: go on" in cut.stderr
     assert "Traceback" not in cut.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_starts_two_processes_of_one_run(recipe: Path, tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", 2]
+    fit = ["fit", "--config", recipe, "--log_dir", tmp_path, "--run"]
+    # without the dashes torchrun takes --run for one of its own
+    ran = run(*torchrun, "-m", "cnn_lightning", "--", *fit, "two")
+    assert ran.returncode == 0, ran.stderr
+    assert "2 × cpu" in ran.stdout
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["version_0"]
+    content = torch.load(tmp_path / "two/version_0" / LAST, weights_only=True)
+    assert content["global_step"] == 18
+    cut = run(*torchrun, BREAK, "--", 1, 4, int(signal.SIGKILL), *fit, "cut")
+    assert cut.returncode != 0
+    kept = torch.load(tmp_path / "cut/version_0" / LAST, weights_only=True)
+    assert kept["global_step"] == 3
+
+
+@pytest.mark.slow
+def test_slurm_is_asked_once_for_a_job_of_two_tasks_of_which_one_was_told(
+    recipe: Path, tmp_path: Path
+) -> None:
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked.txt\n')
+    scontrol.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_NODEID": "0",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "MASTER_PORT": str(port),
+        "PATH": f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    fit = [BREAK, 1, 4, int(signal.SIGUSR1), "fit", "--config", recipe, "--log_dir", tmp_path]
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, *map(str, fit), "--ckpt_path", "auto"],
+            env={**os.environ, **job, "SLURM_PROCID": task, "SLURM_LOCALID": task},
+        )
+        for task in ("0", "1")
+    ]
+    assert [task.wait(timeout=300) for task in tasks] == [128 + signal.SIGUSR1] * 2
+    assert (tmp_path / "asked.txt").read_text() == "requeue 4711\n"
+    kept = torch.load(folder(tmp_path) / LAST, weights_only=True)
+    assert kept["global_step"] == 5

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
@@ -56,8 +57,9 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """`last.ckpt`: the newest state, written at every epoch's end and between.
 
-    On Ctrl-C (SIGINT) and SIGTERM it is written after the step in hand, and `Interrupted` raised;
-    a second Ctrl-C does not wait. Whatever was logged before a checkpoint is on disk before it is.
+    On Ctrl-C (SIGINT), SIGTERM and whatever else is in `signals`, it is written after the step in
+    hand, and `Interrupted` raised; a second Ctrl-C does not wait. Whatever was logged before a
+    checkpoint is on disk before it is.
 
     Args:
         every_n_steps: Also write after so many optimizer steps; 0 = off.
@@ -69,6 +71,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.folder: RunFolder | None = None
+        self.signals = [signal.SIGINT, signal.SIGTERM]
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
         self._written_at = time.monotonic()
@@ -80,7 +83,7 @@ class LastCheckpoint(Checkpoint):
             self._signal = signal.SIGTERM
         # Lightning has set its own handlers by now; ours take their place until the end
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self.signals:
                 self._handlers[number] = signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: Any) -> None:
@@ -108,15 +111,15 @@ class LastCheckpoint(Checkpoint):
         # Lightning would skip the validation that follows when resumed from here; wait for it
         if trainer.is_last_batch or self._validates_next(trainer, batch_idx):
             return
-        leave = self._must_leave(trainer)
-        if leave or self._is_due(trainer, batch_idx):
+        heard = self._heard(trainer)
+        if heard or self._is_due(trainer, batch_idx):
             self._write(trainer)
-        self._leave_if(leave)
+        self._leave_if(heard)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._write(trainer)
-        self._leave_if(self._must_leave(trainer))
+        self._leave_if(self._heard(trainer))
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -133,15 +136,17 @@ class LastCheckpoint(Checkpoint):
             signal.signal(number, handler)
         self._handlers.clear()
 
-    def _must_leave(self, trainer: L.Trainer) -> bool:
-        # all processes must write at the same step
-        if trainer.world_size == 1:
-            return self._signal is not None
-        return trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
+    def _heard(self, trainer: L.Trainer) -> int:
+        """The signal that this or another process has heard, the same in all of them; 0 = none."""
+        number = self._signal or 0
+        if trainer.world_size > 1:
+            heard = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(heard, reduce_op="max"))
+        return number
 
-    def _leave_if(self, leave: bool) -> None:  # noqa: FBT001
-        if leave:
-            raise Interrupted(self._signal or signal.SIGTERM)
+    def _leave_if(self, number: int) -> None:
+        if number:
+            raise Interrupted(number)
 
     def _validates_next(self, trainer: L.Trainer, batch_idx: int) -> bool:
         every = trainer.val_check_batch

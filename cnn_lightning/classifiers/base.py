@@ -189,10 +189,13 @@ class ImageClassifier(L.LightningModule):
 
     def _gather_windows(self) -> list[list[float]]:
         """What each process has summed since the last logging."""
-        windows = self._window
-        if self._trainer is not None:
-            windows = self._trainer.strategy.all_gather(windows)
-        return cast(list[list[float]], windows.reshape(-1, 3).tolist())
+        if self._trainer is None or self._trainer.world_size == 1:
+            return [self._window.tolist()]
+        windows = torch.zeros(self._trainer.world_size, 3, dtype=torch.float64)
+        windows = windows.to(self._trainer.strategy.root_device)
+        windows[self._trainer.global_rank] = self._window
+        gathered = self._trainer.strategy.reduce(windows, reduce_op="sum")
+        return cast(list[list[float]], cast(Tensor, gathered).tolist())
 
     def _take_window(self, windows: Tensor) -> None:
         """Go on with what this process has summed, or with others if they were more or fewer."""

@@ -1,6 +1,7 @@
 """How a run that did not come to its end says why, and how to go on."""
 
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 from torch import OutOfMemoryError
 
+from cnn_lightning import slurm
 from cnn_lightning.commands.arguments import Start
 from cnn_lightning.console import rank, say
 from cnn_lightning.errors import (
@@ -83,8 +85,15 @@ def report_loss(start: Start, argv: list[str], loss: LostProcessError) -> None:
 
 
 def report_interruption(interruption: Interrupted, start: Start, argv: list[str]) -> int:
-    """Say how to go on with a run that a signal stopped; returns the exit code."""
+    """Say how to go on with a run that a signal stopped, or let SLURM; returns the exit code.
+
+    Raises:
+        RunError: SLURM does not want to.
+    """
     say(f"{interruption}; {way_on(start, argv)}")
+    told_by_slurm = slurm.is_job() and interruption.signal_number == signal.SIGUSR1
+    if told_by_slurm and rank() == 0:
+        say(f"SLURM will run job {slurm.requeue()} again")
     return interruption.exit_code
 
 

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.plugins import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -19,7 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
-from cnn_lightning import callbacks
+from cnn_lightning import callbacks, slurm
 from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
@@ -75,6 +79,11 @@ def main(command: str, argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv or any(arg.startswith("--model.help") for arg in argv):
         return _show_help(command, argv)
     start = read_start(command, argv)
+    with slurm.heeding_notice() if command == "fit" and slurm.is_job() else nullcontext():
+        return _run(command, start, argv)
+
+
+def _run(command: str, start: Start, argv: list[str]) -> int:
     try:
         with explained(start, argv), plain_errors(command):
             TrainingCLI(command, start, partial(report_loss, start, argv))
@@ -210,7 +219,11 @@ class TrainingCLI(LightningCLI):
             self._parser(self.command).callback_keys.remove("checkpoint")
         given = config.get("callbacks")
         kwargs["callbacks"] = [*_as_list(given), *own]
-        kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
+        plugins = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
+        if slurm.is_job() and not any(isinstance(one, ClusterEnvironment) for one in plugins):
+            # Lightning would write a checkpoint of another name, and go on until it is killed
+            plugins.append(SLURMEnvironment(auto_requeue=False))
+        kwargs["plugins"] = plugins
         if config.get("logger") in (None, True) or isinstance(config.get("logger"), (Logger, list)):
             loggers: list[Logger] = []
             if self.command != "predict":
@@ -233,6 +246,8 @@ class TrainingCLI(LightningCLI):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
             if isinstance(callback, _WITH_FOLDER):
                 callback.folder = folder
+            if isinstance(callback, callbacks.LastCheckpoint) and slurm.is_job():
+                callback.signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
     def _dump(self) -> str:
         parser = self._parser(self.command)

@@ -103,6 +103,38 @@ def test_run_stopped_twice_in_one_epoch_ends_with_the_same_bits(
     assert_same_checkpoint(whole / LAST, folder(tmp_path / "cut") / LAST)
 
 
+@pytest.mark.parametrize(
+    ("batch", "more"),
+    [
+        (13, ["--trainer.accumulate_grad_batches=2"]),
+        (14, ["--trainer.check_val_every_n_epoch=null", "--trainer.val_check_interval=5"]),
+    ],
+    ids=["amid the batches of a step", "before a validation"],
+)
+def test_a_stop_waits_for_what_no_checkpoint_holds(
+    batch: int,
+    more: list[str],
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert fit(recipe, tmp_path / "whole", *more) == 0
+    before = LastCheckpoint.on_train_batch_end
+
+    def wrapped(callback: LastCheckpoint, trainer: L.Trainer, *args: object) -> None:
+        if trainer.fit_loop.total_batch_idx == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        before(callback, trainer, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", wrapped)
+        assert fit(recipe, tmp_path / "cut", *more) == 128 + signal.SIGTERM
+    assert fit(recipe, tmp_path / "cut", "--ckpt_path", "last", *more) == 0
+    runs = [folder(tmp_path / name) for name in ("whole", "cut")]
+    assert_same_checkpoint(*(run / LAST for run in runs))
+    assert rows(runs[0]) == rows(runs[1])
+
+
 def test_another_seed_gives_other_bits(recipe: Path, whole: Path, tmp_path: Path) -> None:
     assert fit(recipe, tmp_path / "other", "--seed_everything", "7") == 0
     contents = [

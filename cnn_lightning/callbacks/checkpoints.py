@@ -111,8 +111,10 @@ class LastCheckpoint(Checkpoint):
         # Lightning would skip the validation that follows when resumed from here; wait for it
         if trainer.is_last_batch or self._validates_next(trainer, batch_idx):
             return
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # gradients in hand are in no checkpoint
         heard = self._heard(trainer)
-        if heard or self._is_due(trainer, batch_idx):
+        if heard or self._is_due(trainer):
             self._write(trainer)
         self._leave_if(heard)
 
@@ -150,11 +152,11 @@ class LastCheckpoint(Checkpoint):
 
     def _validates_next(self, trainer: L.Trainer, batch_idx: int) -> bool:
         every = trainer.val_check_batch
+        if trainer.check_val_every_n_epoch is None:  # then the count goes on over epochs
+            batch_idx = trainer.fit_loop.total_batch_idx
         return isinstance(every, int) and (batch_idx + 1) % every == 0
 
-    def _is_due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return False
+    def _is_due(self, trainer: L.Trainer) -> bool:
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             return True
         waited = time.monotonic() - self._written_at > 60 * self.every_n_minutes

@@ -61,12 +61,10 @@ class Recipe:
     Args:
         path: The config file.
         log_dir: Folder of the runs.
-        seconds: How long a run takes that is left alone.
     """
 
     path: Path
     log_dir: Path
-    seconds: float = 0.0
 
     def folder(self, run: str) -> RunFolder:
         return versions(self.log_dir, run)[-1]
@@ -80,7 +78,7 @@ class Recipe:
 
 
 def make_recipe(config: dict[str, Any], root: Path) -> Recipe:
-    """Write a config, run it once as `whole`, and see how long that took."""
+    """Write a config and run it once as `whole`."""
     if config is FROZEN:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -90,11 +88,9 @@ def make_recipe(config: dict[str, Any], root: Path) -> Recipe:
     (root / "small.yaml").write_text(yaml.safe_dump(config))
     recipe = Recipe(root / "small.yaml", root / "logs")
     recipe.log_dir.mkdir()
-    recipe.start("warm", "--trainer.max_epochs", "1").wait()  # the server's imports do not count
-    started = time.monotonic()
     process = recipe.start("whole")
     assert process.wait() == 0, process.output
-    return Recipe(recipe.path, recipe.log_dir, time.monotonic() - started)
+    return recipe
 
 
 class Process:
@@ -112,6 +108,7 @@ class Process:
         self._begun = len(self.output), len(self.all_steps)
         self._process = SERVER.Process(target=_run, args=(argv, out, self._steps, hook))
         self._process.start()
+        self._started = time.monotonic()
 
     @property
     def output(self) -> str:
@@ -131,12 +128,24 @@ class Process:
     def steps(self) -> list[int]:
         return self.all_steps[self._begun[1] :]
 
-    def signal_after(self, seconds: float, number: signal.Signals) -> int:
-        """Send a signal after some time, unless the process ends before; the exit code."""
-        self._process.join(seconds)
+    def signal_at(self, step: int, delay: float, number: signal.Signals) -> tuple[int, float]:
+        """Send a signal some time after a step began, unless the process ends before.
+
+        Args:
+            step: Counted from 0; below that, the delay counts from the start.
+            delay: Seconds.
+            number: The signal.
+
+        Returns:
+            The exit code, and when the signal was sent, in seconds since the start.
+        """
+        while step >= 0 and step not in self.steps and self._process.is_alive():
+            self._process.join(0.002)
+        self._process.join(delay)
+        moment = time.monotonic() - self._started
         if self._process.is_alive() and self._process.pid is not None:
             os.kill(self._process.pid, number)
-        return self.wait()
+        return self.wait(), moment
 
     def wait(self) -> int:
         """The exit code, negative for a signal that ended the process."""

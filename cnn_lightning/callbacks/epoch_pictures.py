@@ -43,8 +43,7 @@ class EpochPictures(L.Callback, ABC):
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        is_last = epoch == trainer.max_epochs or trainer.should_stop
-        if not rests(pl_module) and (is_last or self._is_due(epoch)):
+        if not rests(pl_module) and (is_last_epoch(trainer) or self._is_due(epoch)):
             self._draw(trainer, pl_module, epoch)
 
     def _is_due(self, epoch: int) -> bool:
@@ -68,6 +67,12 @@ class EpochPictures(L.Callback, ABC):
 def is_trial(trainer: L.Trainer) -> bool:
     """Whether this is a `fast_dev_run`, which leaves nothing behind."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set at run time
+
+
+def is_last_epoch(trainer: L.Trainer) -> bool:
+    """Whether training ends with this epoch, as far as is known at its end."""
+    by_steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    return trainer.current_epoch + 1 == trainer.max_epochs or by_steps or trainer.should_stop
 
 
 def rests(pl_module: L.LightningModule) -> bool:

@@ -4,6 +4,7 @@ import lightning as L
 import torch
 from typing_extensions import override
 
+from cnn_lightning.callbacks.epoch_pictures import is_last_epoch, is_trial
 from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
@@ -25,12 +26,24 @@ class PredictionGrid(L.Callback):
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self._drawn_at: int | None = None
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # before the last checkpoint: a run that is killed after it has nothing left to do
+        if is_last_epoch(trainer):
+            self._draw(trainer, pl_module)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._drawn_at != trainer.global_step:  # early stopping decides late
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
-        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+        if is_trial(trainer) or not trainer.is_global_zero:
             return
+        self._drawn_at = trainer.global_step
         if not isinstance(pl_module, ImageClassifier) or not isinstance(data, ImageDataModule):
             return
         images, labels = data.load("train")

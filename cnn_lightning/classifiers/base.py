@@ -72,6 +72,7 @@ class ImageClassifier(L.LightningModule):
         self.preprocessing: Preprocessing | None = None
         self.image_shape: tuple[int, int, int] | None = None
         self._weights_preprocessing: Preprocessing | None = None
+        self._weights_origin = weights
         if weights is not None:
             self._weights_preprocessing = transfer.load_weights(
                 network, weights, self.torchvision_name
@@ -301,7 +302,7 @@ class ImageClassifier(L.LightningModule):
             "class_names": list(self.class_names or ()),
             "image_shape": list(self.image_shape or ()),
             "preprocessing": self.preprocessing and self.preprocessing.as_dict(),
-            "weights": hyperparameters.get("weights"),
+            "weights": self._weights_origin,
             "window": self._gather_windows(),
         }
         # the weights are in this checkpoint: loading it must not ask for their origin again
@@ -317,6 +318,7 @@ class ImageClassifier(L.LightningModule):
         stored = known["preprocessing"]
         self.preprocessing = stored and Preprocessing.from_dict(stored)
         self._take_window(torch.tensor(known["window"], dtype=torch.float64).reshape(-1, 3))
+        self._weights_origin = known["weights"]
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:
             self.adapt_to(data)

@@ -113,7 +113,13 @@ def read_failure(process: Process, folder: RunFolder) -> tuple[str, list[str]]:
     return told, shlex.split(command)
 
 
-@pytest.mark.parametrize("left", [0, 100_000], ids=["nothing left", "a part fits"])
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param(0, id="nothing left"),
+        pytest.param(100_000, id="a part fits", marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk_leaves_the_earlier_checkpoint(
     left: int, small_disk: Path, recipe: Recipe
 ) -> None:
@@ -135,12 +141,16 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
 @pytest.mark.parametrize(
     ("action", "named"),
     [
-        (forbid_checkpoints, "checkpoints/last.ckpt"),
-        (partial(forbid_names, "metrics.csv"), "metrics.csv"),
-        (partial(forbid_names, ".png"), ".png"),
-        (break_event_files, "events.out"),
+        pytest.param(forbid_checkpoints, "checkpoints/last.ckpt", id="checkpoint"),
+        pytest.param(
+            partial(forbid_names, "metrics.csv"),
+            "metrics.csv",
+            id="metrics",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(partial(forbid_names, ".png"), ".png", id="pictures", marks=pytest.mark.slow),
+        pytest.param(break_event_files, "events.out", id="event files"),
     ],
-    ids=["checkpoint", "metrics", "pictures", "event files"],
 )
 def test_whatever_cannot_be_written_is_named(action: Any, named: str, recipe: Recipe) -> None:
     run = f"unwritten_{named.replace('/', '_').strip('.')}"

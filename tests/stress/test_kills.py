@@ -131,7 +131,9 @@ def test_the_last_line_is_the_command_that_goes_on(recipe: Callable[[str], Recip
     assert different(lenet.folder("whole"), lenet.folder("told")) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_before_the_first_step_ends_the_run_at_once(
     number: signal.Signals, recipe: Callable[[str], Recipe]
 ) -> None:

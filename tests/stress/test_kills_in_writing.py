@@ -102,7 +102,7 @@ def flip(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
-@pytest.mark.parametrize("damage", [cut, flip])
+@pytest.mark.parametrize("damage", [pytest.param(cut, marks=pytest.mark.slow), flip])
 def test_a_damaged_last_checkpoint_gives_way_to_the_newest_whole_one(
     damage: Callable[[bytes], bytes], recipe: Recipe
 ) -> None:

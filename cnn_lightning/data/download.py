@@ -69,4 +69,4 @@ def download(name: str, urls: Sequence[str], md5: str, folder: Path, remedy: str
             f"cannot write to {folder}: {error.strerror}",
             "free or unlock it, or set root (or $CNN_LIGHTNING_DATA) to another folder",
         ) from error
-    raise UserError("\n  ".join([f"cannot download {name}", *failures]), remedy)
+    raise UserError(f"cannot download {name} from {'; '.join(failures)}", remedy)

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cnn_lightning.errors import DamagedFileError, RunError, UserError
 
@@ -121,6 +123,28 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no checkpoint", "use a checkpoint or a state dict")
     return content
+
+
+def map_array(path: Path, dtype: type[np.generic], num_rows: int) -> NDArray[Any] | None:
+    """Map a `.npy` file into memory, copy on write; it never runs code.
+
+    Args:
+        path: The file.
+        dtype: What its numbers must be.
+        num_rows: How many rows it must have.
+
+    Returns:
+        The array, or `None` if the file is absent, damaged, or of another kind.
+    """
+    if not path.is_file():
+        return None
+    try:
+        # copy on write: torch warns of read-only arrays, and the file must never change
+        values = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError):
+        return None
+    is_right = isinstance(values, np.ndarray) and values.dtype == dtype and values.ndim > 1
+    return values if is_right and len(values) == num_rows else None
 
 
 def _is_archive(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cnn_lightning.checkpoint_content import Content
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.runs import RunFolder
@@ -203,7 +204,9 @@ def _count_parameters(folder: RunFolder) -> int | None:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
-    weights: dict[str, Tensor] = load_checkpoint(path).get("state_dict", {})
+    content = Content(load_checkpoint(path), path)
+    weights: dict[str, Tensor] = content.values.get("state_dict", {})
+    content.check_state(weights)
     return sum(
         value.numel()
         for name, value in weights.items()

@@ -1,6 +1,7 @@
 """Image files to uint8 tensors: odd kinds are read right or refused, never read wrong."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,6 +144,8 @@ def _to_channels(images: Tensor, channels: int) -> Tensor:
 def _open(path: Path | str) -> Iterator[Image.Image]:
     """Open an image; whatever Pillow raises meanwhile becomes an error that names the file."""
     try:
+        if not stat.S_ISREG(mode := Path(path).stat().st_mode) and not stat.S_ISDIR(mode):
+            raise UserError(f"{path} is a pipe or device, not an image", "delete it")
         with Image.open(path, formats=_FORMATS) as image:
             # up to twice the limit Pillow only warns, and warnings may be off
             limit = Image.MAX_IMAGE_PIXELS
@@ -161,7 +164,7 @@ def _open(path: Path | str) -> Iterator[Image.Image]:
         empty = Path(path).stat().st_size == 0
         what = "is empty (0 bytes)" if empty else f"is none of {', '.join(_FORMATS)}"
         raise UserError(f"{path} {what}", _REMEDY) from error
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
         raise UserError(f"{path} cannot be read: {error}", _REMEDY) from error

@@ -40,7 +40,13 @@ class BestCheckpoint(ModelCheckpoint):
             path = str(best) if kept else ""
             paths = dict.fromkeys(("best_model_path", "kth_best_model_path"), path)
             super().load_state_dict(
-                {**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": kept}
+                {
+                    **state_dict,
+                    **paths,
+                    "dirpath": self.dirpath,
+                    "best_k_models": kept,
+                    "last_model_path": "",
+                }
             )
             self.current_score = state_dict["current_score"]  # the parent saves it and forgets it
 

@@ -23,7 +23,7 @@ from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.data.base import Stage
 from cnn_lightning.errors import DamagedFileError
-from cnn_lightning.files import appearing_whole, part_of
+from cnn_lightning.files import appearing_whole, map_array, part_of
 from cnn_lightning.runs import RunFolder
 
 
@@ -80,13 +80,12 @@ class FeatureCache(L.Callback):
         else:
             self._compute(trainer, classifier, data, stage, path)
         trainer.strategy.barrier("features")
-        try:
-            features = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        features = map_array(path, np.float32, len(data.load("train")[0]))
+        if features is None:
             raise DamagedFileError(
                 f"{path} is damaged: cut off, or changed since it was written",
                 "delete it, and it is computed anew",
-            ) from error
+            )
         return torch.from_numpy(features)
 
     def _compute(

@@ -13,18 +13,17 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
+from cnn_lightning.checkpoint_content import CHECKPOINT_FORMAT, CHECKPOINT_KEY, Content
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.errors import UserError
+from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_square, load_images
 from cnn_lightning.networks import Network
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import run_seed, seed_torch
-
-CHECKPOINT_KEY = "cnn_lightning"
-_CHECKPOINT_FORMAT = 1
 
 
 class ImageClassifier(L.LightningModule):
@@ -292,11 +291,25 @@ class ImageClassifier(L.LightningModule):
         }
 
     @override
+    @classmethod
+    def load_from_checkpoint(
+        cls, checkpoint_path: Any, *args: Any, **kwargs: Any
+    ) -> "ImageClassifier":
+        path = Path(checkpoint_path)
+        content = Content(load_checkpoint(path), path)
+        # Lightning would build whatever class a checkpoint tells it to
+        content.check_ours()
+        kwargs["weights_only"] = True
+        classifier = super().load_from_checkpoint(path, *args, **kwargs)
+        content.check_kinds(classifier.state_dict())
+        return classifier
+
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         hyperparameters = checkpoint.get("hyper_parameters", {})
         data = getattr(self._trainer, "datamodule", None)
         checkpoint[CHECKPOINT_KEY] = {
-            "format": _CHECKPOINT_FORMAT,
+            "format": CHECKPOINT_FORMAT,
             "classifier": _class_path(self),
             "data": None if data is None else _class_path(data),
             "class_names": list(self.class_names or ()),

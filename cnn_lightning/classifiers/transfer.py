@@ -6,12 +6,12 @@ import urllib.error
 import urllib.parse
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision import models
 
+from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.networks import Network
@@ -101,9 +101,13 @@ def _torchvision_state(
 def _read_state(network: Network, path: Path) -> tuple[dict[str, Tensor], Preprocessing]:
     if not path.is_file():
         raise UserError(f"there are no weights at {path}", "check the path after `weights`")
-    content: dict[str, Any] = load_checkpoint(path)
-    prepared = content.get("cnn_lightning", {}).get("preprocessing")
-    state = content.get("state_dict", content)
+    content = Content(load_checkpoint(path), path)
+    prepared = None
+    if CHECKPOINT_KEY in content.values:
+        content.check_ours()
+        prepared = content.values[CHECKPOINT_KEY]["preprocessing"]
+    state = content.values.get("state_dict", content.values)
+    content.check_state(state)
     if all(key.startswith("network.") for key in state if not _is_metric(key)) and state:
         state = {
             key.removeprefix("network."): value
@@ -135,6 +139,11 @@ def _fill(network: Network, state: dict[str, Tensor], source: str) -> None:
         f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
         for key in needed
         if key in state and state[key].shape != own[key].shape
+    ]
+    misfits += [
+        f"{key} is {state[key].dtype}, not {own[key].dtype}"
+        for key in needed
+        if key in state and state[key].is_floating_point() != own[key].is_floating_point()
     ]
     if missing or extra or misfits:
         told = [f"lacks {key}" for key in missing] + [f"has {key}" for key in extra] + misfits

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from torch import nn
 
-from cnn_lightning.classifiers.base import CHECKPOINT_KEY
+from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
 from cnn_lightning.console import say
 from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import load_checkpoint
@@ -115,6 +115,7 @@ def read_start(command: str, argv: list[str]) -> Start:
             f"{path} was not written by cnn-lightning",
             "use it as `weights` of a model, or give one of a run",
         )
+    Content(checkpoint, path).check_ours()
     known = _known(command, path, checkpoint)
     for config in configs:
         _refuse_other_class(path, known, config)

@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jsonargparse import ArgumentError, ArgumentParser
+
 from cnn_lightning import classifiers, data
+from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
 from cnn_lightning.classifiers import ImageClassifier
-from cnn_lightning.classifiers.base import CHECKPOINT_KEY
 from cnn_lightning.classifiers.optimization import find_class
+from cnn_lightning.commands.importing import guarded_parser
+from cnn_lightning.commands.messages import explain
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
@@ -59,9 +63,10 @@ def load_classifier(path: Path) -> ImageClassifier:
     checkpoint = _read(path)
     name = checkpoint[CHECKPOINT_KEY]["classifier"]
     kind = _find_class(name, ImageClassifier, [classifiers])
+    _check_arguments(kind, checkpoint.get("hyper_parameters", {}), path)
     try:
         classifier = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(
             f"{path} does not fit {kind.__name__}: {reason}",
@@ -89,9 +94,10 @@ def load_data(path: Path, **overrides: Any) -> ImageDataModule:
         raise UserError(f"{path} does not know its data", "give images with --images")
     kind = _find_class(stored["data"], ImageDataModule, [data])  # type: ignore[type-abstract]
     arguments = {**checkpoint.get("datamodule_hyper_parameters", {}), **overrides}
+    _check_arguments(kind, arguments, path)
     try:
         module = kind(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise UserError(f"{kind.__name__}: {error}", f"{path} was made with {arguments}") from error
     if stored["preprocessing"]:
         module.preprocessing = Preprocessing.from_dict(stored["preprocessing"])
@@ -102,7 +108,23 @@ def _read(path: Path) -> dict[str, Any]:
     checkpoint = load_checkpoint(path)
     if CHECKPOINT_KEY not in checkpoint:
         raise UserError(f"{path} was not written by cnn-lightning", "give a checkpoint of a run")
+    Content(checkpoint, path).check_ours()
     return checkpoint
+
+
+def _check_arguments(kind: type, arguments: dict[str, Any], path: Path) -> None:
+    """Refuse arguments that the parser of `fit` would not take for a class."""
+    with guarded_parser():
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(kind, fail_untyped=False)
+        try:
+            parser.parse_object(arguments)
+        except ArgumentError as error:
+            what = explain(error, "fit").what
+            raise UserError(
+                f"{path} does not fit {kind.__name__}: {what}",
+                "use the version of the class that wrote it",
+            ) from error
 
 
 def _find_class(class_path: str, base: type[_Class], modules: list[Any]) -> type[_Class]:

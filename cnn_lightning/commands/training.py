@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from cnn_lightning import callbacks, slurm
+from cnn_lightning.checkpoint_content import Content
 from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
@@ -37,6 +38,7 @@ from cnn_lightning.commands.checks import (
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_building, plain_errors
+from cnn_lightning.commands.resuming import check_restorable, check_resumable
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted, UserError
@@ -285,8 +287,14 @@ class TrainingCLI(LightningCLI):
     before_predict = before_validate
 
     def _check_fit(self) -> None:
-        if self.start.checkpoint is not None:
+        checkpoint, path = self.start.checkpoint, self.start.checkpoint_path
+        if checkpoint is not None and path is not None:
             self.start.check_fit(self.model)
+            content = Content(checkpoint, path)
+            content.check_kinds(self.model.state_dict())
+            check_restorable(content, self.trainer)
+            if self.command == "fit":
+                check_resumable(content, self.model)
 
     def after_fit(self) -> None:
         """Name the run folder, the best accuracy and the command to look at it."""

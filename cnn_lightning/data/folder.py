@@ -23,7 +23,7 @@ from typing_extensions import override
 from cnn_lightning.console import say
 from cnn_lightning.data.base import ImageDataModule
 from cnn_lightning.errors import UserError
-from cnn_lightning.files import atomic_writer, write_text
+from cnn_lightning.files import atomic_writer, map_array, write_text
 from cnn_lightning.images import EXTENSIONS, fit_square, list_images, read_image, read_size
 from cnn_lightning.randomness import stratified_split
 
@@ -36,6 +36,7 @@ CACHE_FOLDER = ".cnn_lightning_cache"
 _LAYOUT = "put images into <root>/train/<class>/ and <root>/test/<class>/, or into <root>/<class>/"
 # part of every fingerprint: raise it when the same files would be decoded to other pixels
 _FORMAT = 1
+_MAX_NAMED = 5
 _CHUNK = 64  # images per task: enough that handing out tasks costs nothing
 
 
@@ -74,6 +75,7 @@ class ImageFolderDataModule(ImageDataModule):
         test_fraction: Share of each class held out as test set, 0..1, where there is no `test/`;
             `split_seed` decides which.
         num_workers: Threads that decode; `None` takes one per core.
+        allow_links: Whether links may lead out of `root`; else they are refused.
         **kwargs: As for `ImageDataModule`.
     """
 
@@ -87,6 +89,7 @@ class ImageFolderDataModule(ImageDataModule):
         std: tuple[float, ...] | None = None,
         test_fraction: float = 0.1,
         num_workers: int | None = None,
+        allow_links: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(root=root, **kwargs)
@@ -104,7 +107,10 @@ class ImageFolderDataModule(ImageDataModule):
                 "give one number per channel to each, std above 0",
             )
         self.test_fraction = test_fraction
+        if num_workers is not None and num_workers < 1:
+            raise UserError(f"num_workers is {num_workers}", "give a number of threads, or null")
         self.num_workers = num_workers or os.cpu_count() or 1
+        self.allow_links = allow_links
         self._find_folders()
         self._files: dict[str, list[ImageFile]] = {}
         self._hashes: dict[str, str] = {}
@@ -186,11 +192,13 @@ class ImageFolderDataModule(ImageDataModule):
         for label, name in enumerate(self.class_names):
             if parent == self._test_dir and not (parent / name).is_dir():
                 continue  # the test set may lack a class
+            leads_out = parent.is_symlink() or (parent / name).is_symlink()
             for path in self._list(parent / name):
                 try:
                     stat = path.stat()
                 except OSError as error:  # a link to nowhere
                     raise UserError(f"{path} cannot be read: {error.strerror}") from error
+                self._check_place(path, is_link=leads_out or path.is_symlink())
                 relative = path.relative_to(self.root).as_posix()
                 files.append(ImageFile(relative, label, stat.st_size, stat.st_mtime_ns))
         if self._test_dir:
@@ -207,6 +215,16 @@ class ImageFolderDataModule(ImageDataModule):
         except ValueError as error:
             raise UserError(str(error), "add images to this class or delete it") from error
         return [files[index] for index in (test if split == "test" else train).tolist()]
+
+    def _check_place(self, path: Path, *, is_link: bool) -> None:
+        """Refuse a link out of the root, which a stranger could lead to any file of a machine."""
+        if is_link and not self.allow_links:
+            target = path.resolve()
+            if not target.is_relative_to(self.root.resolve()):
+                raise UserError(
+                    f"{path} is a link to {target}, outside of {self.root}",
+                    "copy the file, or give --data.allow_links true if all links are yours",
+                )
 
     def _cache_stem(self, split: str) -> str:
         held_out = "" if self._test_dir else f"heldout_{self.test_fraction}_{self.split_seed}_"
@@ -228,12 +246,10 @@ class ImageFolderDataModule(ImageDataModule):
     def _open_cache(self, split: str) -> Tensor | None:
         shape = (len(self._files[split]), *self.image_shape)
         for folder in self._cache_folders():
-            # copy on write: torch warns of read-only arrays, and the file must never change
-            with suppress(OSError, ValueError, EOFError):  # absent, or damaged: made anew
-                path = self._cache_path(folder, split)
-                images = np.load(path, mmap_mode="c", allow_pickle=False)
-                if images.dtype == np.uint8 and images.shape == shape:
-                    return torch.from_numpy(images)
+            # absent, or damaged: made anew
+            images = map_array(self._cache_path(folder, split), np.uint8, shape[0])
+            if images is not None and images.shape == shape:
+                return torch.from_numpy(images)
         return None
 
     def _build_cache(self, split: str) -> Tensor:
@@ -271,17 +287,30 @@ class ImageFolderDataModule(ImageDataModule):
         return images
 
     def _decode(self, names: Sequence[str]) -> Generator[NDArray[np.uint8]]:
-        """Images in order, in chunks of n×C×H×W; a few chunks are in memory at a time."""
+        """Images in order, in chunks of n×C×H×W; a few chunks are in memory at a time.
 
-        def decode(chunk: Sequence[str]) -> NDArray[np.uint8]:
+        Raises:
+            UserError: Images cannot be read; all of them are counted, and the first ones named.
+        """
+
+        def decode(chunk: Sequence[str]) -> tuple[list[NDArray[np.uint8]], list[UserError]]:
             mode: Literal["RGB", "L"] = "RGB" if self.channels == 3 else "L"
             size = self.image_shape[1]
-            images = (read_image(self.root / name, mode=mode) for name in chunk)
-            return np.stack([fit_square(image, size).numpy() for image in images])
+            images, errors = [], []
+            for name in chunk:
+                try:
+                    image = read_image(self.root / name, mode=mode)
+                except UserError as error:
+                    errors.append(error)
+                else:
+                    images.append(fit_square(image, size).numpy())
+            return images, errors
+
+        damaged: list[UserError] = []
 
         # threads: Pillow decodes and scales without holding Python's lock
         pool = ThreadPoolExecutor(self.num_workers)
-        pending: deque[Future[NDArray[np.uint8]]] = deque()
+        pending: deque[Future[tuple[list[NDArray[np.uint8]], list[UserError]]]] = deque()
         progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
         task = progress.add_task("decoding", total=len(names))
         try:
@@ -290,11 +319,24 @@ class ImageFolderDataModule(ImageDataModule):
                     pending.append(pool.submit(decode, names[start : start + _CHUNK]))
                     is_last = start + _CHUNK >= len(names)
                     while len(pending) > (0 if is_last else 2 * self.num_workers):
-                        images = pending.popleft().result()
-                        progress.advance(task, len(images))
-                        yield images
+                        images, errors = pending.popleft().result()
+                        damaged += errors
+                        progress.advance(task, len(images) + len(errors))
+                        if not damaged:
+                            yield np.stack(images)
+            if damaged:
+                raise _all_of(damaged)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _all_of(errors: Sequence[UserError]) -> UserError:
+    """One error that names the first of several, and counts the rest."""
+    if len(errors) == 1:
+        return errors[0]
+    named = "; ".join(error.what for error in errors[:_MAX_NAMED])
+    more = f" and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
+    return UserError(f"{len(errors)} images: {named}{more}", "repair these files or delete them")
 
 
 def _folders_in(folder: Path) -> list[str]:

@@ -215,7 +215,9 @@ def test_two_splits_of_one_folder_keep_both_caches(
 def test_classes_may_be_links_nested_and_lack_test_images(photos: Path, tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", 3)
     (photos / "train/fox").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    data = module(photos)
+    with pytest.raises(UserError, match=r"fox/.*outside of .*\n.*allow_links"):
+        module(photos).read("train")
+    data = module(photos, allow_links=True)
     assert data.class_names == (*CLASSES, "fox")
     assert data.read("train")[1].bincount().tolist() == [4, 4, 4, 9]
     assert "train/fox/cat/0.png" in data.image_names("train")

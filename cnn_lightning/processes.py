@@ -13,6 +13,7 @@ import lightning as L
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from typing_extensions import override
 
 from cnn_lightning.console import rank
@@ -52,6 +53,13 @@ def watch_processes(trainer: L.Trainer, tell: GiveUp) -> None:
 
 def explain_loss(error: BaseException) -> LostProcessError | None:
     """Put a lost connection to another process in words; `None` if the error is of another kind."""
+    if isinstance(error, ProcessExitedException):  # of those that `ddp_spawn` starts
+        how = "was ended by" if error.signal_name else "ended with exit code"
+        which = f"process {error.error_index} of this machine {how}"
+        return LostProcessError(f"{which} {error.signal_name or error.exit_code}")
+    if isinstance(error, ProcessRaisedException) and _LOST_CONNECTION.search(str(error)):
+        which = f"process {error.error_index} of this machine"
+        return LostProcessError(f"{which} ended, because it lost the connection to another one")
     if isinstance(error, PlainError) or not dist.is_initialized() or not _is_lost(error):
         return None
     which = f"process {rank()}"

@@ -69,6 +69,20 @@ def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
     assert differences(weights[0], weights[1])
 
 
+def test_an_operation_that_cannot_is_refused_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def draw(self: classifiers.ImageClassifier, *args: object) -> None:
+        torch.zeros(3).put_(torch.tensor([1, 1]), torch.ones(2))
+
+    monkeypatch.setattr(classifiers.ImageClassifier, "on_train_batch_end", draw)
+    with pytest.raises(AssertionError, match="assert 1 == 0"):
+        fit("LeNet", tmp_path)
+    told = capsys.readouterr().err.splitlines()[-2:]
+    assert told[0] == "error: put_ does not have a deterministic implementation on this device"
+    assert told[1].startswith("  use --trainer.deterministic warn, or false; nothing to go on from")
+
+
 def test_every_classifier_has_a_row() -> None:
     found = {
         name

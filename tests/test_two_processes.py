@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from compare import assert_same_checkpoint
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from cnn_lightning.processes import explain_loss
 
 BREAK = Path(__file__).with_name("break_a_process.py")
 LAST = Path("checkpoints/last.ckpt")
@@ -95,6 +98,16 @@ def test_a_killed_process_ends_the_other_even_where_that_hangs(
         f"  {last} is of step 12. Go on with: cnn-lightning fit --ckpt_path {last}",
     ]
     assert "Traceback" not in cut.stderr
+
+
+def test_a_process_that_torch_has_spawned_and_lost_is_named() -> None:
+    # the first ends with 0, the second with 1
+    with pytest.raises(ProcessExitedException) as caught:
+        torch.multiprocessing.spawn(os._exit, nprocs=2)
+    loss = explain_loss(caught.value)
+    assert loss is not None
+    assert loss.what == "process 1 of this machine ended with exit code 1"
+    assert explain_loss(RuntimeError("a connection closed by peer")) is None  # there is only one
 
 
 @pytest.mark.slow

@@ -24,6 +24,9 @@ from cnn_lightning.files import explain_disk_failure, load_checkpoint
 from cnn_lightning.imports import own_modules
 from cnn_lightning.processes import explain_loss, is_first_gone
 
+# torch's words for what `trainer.deterministic` cannot have
+_NOT_DETERMINISTIC = "does not have a deterministic implementation"
+
 
 @contextmanager
 def explained(start: Start, argv: list[str]) -> Iterator[None]:
@@ -51,7 +54,7 @@ def explained(start: Start, argv: list[str]) -> Iterator[None]:
         lost = explain_loss(error)
         if lost is not None:
             raise tell_way_on(lost, start, argv) from error
-        failure = explain_disk_failure(error) or _explain_memory(error)
+        failure = explain_disk_failure(error) or _explain_memory(error) or _explain_refusal(error)
         if failure is None:
             raise
         raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
@@ -68,6 +71,16 @@ def _explain_memory(error: Exception) -> RunError | None:
     return RunError(
         f"there is not enough memory: {str(error).strip()}",
         "use fewer images, a smaller batch or a smaller network",
+    )
+
+
+def _explain_refusal(error: Exception) -> RunError | None:
+    if not isinstance(error, RuntimeError) or _NOT_DETERMINISTIC not in str(error):
+        return None
+    what = str(error).partition(_NOT_DETERMINISTIC)[0].strip()
+    return RunError(
+        f"{what} {_NOT_DETERMINISTIC} on this device",
+        "use --trainer.deterministic warn, or false",
     )
 
 

@@ -110,7 +110,7 @@ def _check_optimizer(
         what="its optimizer's groups hold other parameters",
     )
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    expected = _names_after_a_step(type(optimizer), optimizer.defaults)
+    expected = _state_after_a_step(type(optimizer), optimizer.defaults)
     needed = is_whole and content.values["global_step"] > 0 and bool(expected)
     for place, one in (per_parameter or {}).items():
         content.demand(
@@ -118,20 +118,21 @@ def _check_optimizer(
             what="its optimizer's state is not one of each parameter",
         )
         content.demand(
-            holds=expected is None or one.keys() == expected,
+            holds=expected is None or one.keys() == expected.keys(),
             what=f"its optimizer's state holds {', '.join(map(str, one))}",
         )
         for name, value in one.items():
             content.demand(
-                holds=_fits(name, value, parameters[place]),
+                holds=_fits(name, value, parameters[place])
+                and (value is not None or expected is None or expected[name] is None),
                 what=f"{name} in its optimizer's state is {_describe(value)}",
             )
     missing = needed and len(per_parameter or ()) < len(parameters)
     content.demand(holds=not missing, what="its optimizer's state lacks parameters")
 
 
-def _names_after_a_step(kind: type[Optimizer], defaults: dict[str, Any]) -> set[str] | None:
-    """What an optimizer keeps for a parameter; `None` if it cannot be told."""
+def _state_after_a_step(kind: type[Optimizer], defaults: dict[str, Any]) -> dict[str, Any] | None:
+    """What an optimizer keeps for a parameter, by name; `None` if it cannot be told."""
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
     parameter.grad = torch.zeros(2, 2)
     arguments = {
@@ -142,7 +143,7 @@ def _names_after_a_step(kind: type[Optimizer], defaults: dict[str, Any]) -> set[
         optimizer.step()
     except TypeError:  # one that needs the loss as a function
         return None
-    return set(optimizer.state[parameter])
+    return dict(optimizer.state[parameter])
 
 
 def _fits(name: str, value: Any, parameter: Tensor) -> bool:

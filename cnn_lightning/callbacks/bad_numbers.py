@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from cnn_lightning.errors import SharedRunError, UserError
+from cnn_lightning.errors import DamagedFileError, SharedRunError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.runs import RunFolder
 
@@ -99,12 +99,11 @@ class BadNumbers(L.Callback):
 
     def _last_good_state(self) -> str:
         """How to begin again: from the newest whole checkpoint of the run, if it has one."""
-        for name in ("last", "best") if self.folder is not None else ():
-            path = self.folder.checkpoints / f"{name}.ckpt"  # type: ignore[union-attr]  # see above
+        for path in self.folder.checkpoints_to_resume() if self.folder is not None else ():
             try:
                 step = load_checkpoint(path)["global_step"]
-            except UserError:
-                continue  # absent or damaged
+            except DamagedFileError:
+                continue
             return f"the last good state is {path}, step {step}: go on from it (--ckpt_path)"
         return "there is no good state yet: start again"
 

@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "ActivationStatistics": "callbacks",
+    "Airbench": "classifiers",
     "AveragePooling": "convolution",
     "CIFAR10DataModule": "data",
     "FeatureMaps": "callbacks",

@@ -16,6 +16,7 @@ LAST = Path("checkpoints/last.ckpt")
 ROWS: dict[str, dict[str, str]] = {
     "LeNet": {"class_path": "LeNet", "dropout": "0.5"},
     "VGG16": {"class_path": "VGG16"},
+    "Airbench": {"class_path": "Airbench", "widths": "[8,16,16]"},
     "ResNet": {"class_path": "ResNet"},
     "Inception": {"class_path": "Inception", "version": "v3", "image_size": "75"},
     "GoogLeNet": {"class_path": "Inception", "version": "googlenet", "stem": "small"},

@@ -1,5 +1,6 @@
 """Classifiers: LightningModules, each around one network."""
 
+from cnn_lightning.classifiers.airbench import Airbench
 from cnn_lightning.classifiers.base import ImageClassifier
 from cnn_lightning.classifiers.inception import Inception
 from cnn_lightning.classifiers.interfaces import Predictions
@@ -10,6 +11,7 @@ from cnn_lightning.classifiers.vgg import VGG16
 
 __all__ = [
     "VGG16",
+    "Airbench",
     "ImageClassifier",
     "Inception",
     "LeNet",

@@ -22,8 +22,12 @@ from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_square, load_images
 from cnn_lightning.networks import Network
+from cnn_lightning.networks.layers import PatchWhitening
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import run_seed, seed_torch
+
+# 3.2 of Jordan 2024 (arXiv:2404.00498)
+_NUM_WHITENED = 5000
 
 
 class ImageClassifier(L.LightningModule):
@@ -99,6 +103,8 @@ class ImageClassifier(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.adapt_to(data)
+            if stage == "fit":
+                self._fit_whitening(data)
         transfer.silence_eval_mode_warning(frozen=self.freeze_part == "backbone")
 
     def adapt_to(self, data: ImageData) -> None:
@@ -128,6 +134,18 @@ class ImageClassifier(L.LightningModule):
         size = self.preprocessing.size
         height, width = (size, size) if size else data.image_shape[1:]
         self.example_input_array = torch.zeros(2, data.image_shape[0], height, width)
+
+    def _fit_whitening(self, data: ImageData) -> None:
+        """Set whitening layers by training images, unless their weights came from elsewhere."""
+        layers = [one for one in self.network.modules() if isinstance(one, PatchWhitening)]
+        unset = [layer for layer in layers if not layer.is_fitted]
+        if unset:
+            indices = data.stage_indices("train")
+            # evenly: files of a folder come class by class
+            places = torch.linspace(0, len(indices) - 1, min(_NUM_WHITENED, len(indices)))
+            images = data.prepare(data.load("train")[0][indices[places.round().long()]])
+            for layer in unset:
+                layer.fit_to(images)
 
     def logits(self, batch: ImageBatch) -> Tensor:
         """Logits N×K of a batch of prepared images, or of cached features of the backbone."""

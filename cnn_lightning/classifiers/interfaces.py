@@ -1,7 +1,7 @@
 """What classifiers take and give: batches, data modules, predictions."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -36,6 +36,15 @@ class ImageData(Protocol):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     preprocessing: Preprocessing | None
+
+    def load(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+        """A split's images N×C×H×W uint8 and labels N int64."""
+
+    def stage_indices(self, stage: Literal["train", "val", "test"]) -> Tensor:
+        """Places in their split of the images that a stage uses, int64."""
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images N×C×H×W uint8 as a network takes them."""
 
 
 class Predictions(NamedTuple):

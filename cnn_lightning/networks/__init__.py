@@ -1,5 +1,6 @@
 """Networks in plain torch, an architecture per file."""
 
+from cnn_lightning.networks.airbench import AirbenchNetwork
 from cnn_lightning.networks.base import Network
 from cnn_lightning.networks.googlenet import GoogLeNet
 from cnn_lightning.networks.inception import InceptionV3
@@ -10,6 +11,7 @@ from cnn_lightning.networks.vgg import VGG
 
 __all__ = [
     "VGG",
+    "AirbenchNetwork",
     "GoogLeNet",
     "InceptionV3",
     "LeNet5",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -38,3 +39,51 @@ def initialize_convolutions(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+class PatchWhitening(nn.Conv2d):
+    """A first layer, not trained, that takes the correlations out of small patches of images.
+
+    Its kernels are the eigenvectors of the covariance of all k×k patches, each over the square root
+    of its eigenvalue, and the same with the sign turned: 3.2 of Jordan 2024 (arXiv:2404.00498),
+    after Page 2019. Until `fit_to` has seen images, a kernel copies one value of the patch. The
+    biases are trained.
+
+    Args:
+        in_channels: Colour channels C of an image.
+        kernel_size: Height and width k of a patch; 2·C·k² channels go out.
+        padding: Zeros on each side.
+        epsilon: Added to the eigenvalues; the less, the louder the weakest directions.
+    """
+
+    weight: Tensor
+    is_fitted: Tensor
+
+    def __init__(
+        self, in_channels: int, kernel_size: int, *, padding: int = 0, epsilon: float = 5e-4
+    ) -> None:
+        num_values = in_channels * kernel_size**2
+        super().__init__(in_channels, 2 * num_values, kernel_size, padding=padding)
+        self.epsilon = epsilon
+        del self.weight  # a buffer: no optimizer sees it
+        self.register_buffer("weight", self._with_opposites(torch.eye(num_values)))
+        self.register_buffer("is_fitted", torch.tensor(False))  # noqa: FBT003  # its value
+
+    @torch.no_grad()
+    def fit_to(self, images: Tensor) -> None:
+        """Whiten the patches of these images N×C×H×W float, prepared for the network."""
+        side = self.kernel_size[0]
+        count, covariance = 0, torch.zeros(())
+        for some in torch.split(images.cpu(), 256):
+            patches = some.double().unfold(2, side, 1).unfold(3, side, 1)  # n×C×h×w×k×k
+            patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)  # P×Ck²
+            count += len(patches)
+            covariance = covariance + patches.T @ patches
+        values, vectors = torch.linalg.eigh(covariance / count)
+        scaled = vectors.T / (values[:, None] + self.epsilon).sqrt()
+        self.weight.copy_(self._with_opposites(scaled))
+        self.is_fitted.fill_(value=True)
+
+    def _with_opposites(self, rows: Tensor) -> Tensor:
+        kernels = rows.reshape(-1, self.in_channels, *self.kernel_size)
+        return torch.cat([kernels, -kernels]).float()

@@ -17,6 +17,7 @@ from cnn_lightning.data.shapes import draw_shapes
 from cnn_lightning.figures.overlays import find_peak
 from cnn_lightning.networks import (
     VGG,
+    AirbenchNetwork,
     GoogLeNet,
     InceptionV3,
     LeNet5,
@@ -31,6 +32,7 @@ from cnn_lightning.randomness import generator
 ROWS: dict[str, tuple[Callable[[], Network], int, int, str]] = {
     "LeNet5": (lambda: LeNet5(7), 28, 28, "backbone.act2"),
     "VGG": (lambda: VGG(7), 32, 32, "backbone.features.22"),  # the ReLU before the third pooling
+    "AirbenchNetwork": (lambda: AirbenchNetwork(7), 32, 32, "backbone.blocks.2.conv1"),
     "ResidualNetwork": (lambda: ResidualNetwork(7), 32, 32, "backbone.layer3"),
     "GoogLeNet": (lambda: GoogLeNet(7, stem="small"), 32, 32, "backbone.inception5b"),
     "InceptionV3": (lambda: InceptionV3(7), 75, 299, "backbone.Mixed_7c"),

@@ -12,6 +12,7 @@ from cnn_lightning import classifiers
 from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import (
     VGG16,
+    Airbench,
     ImageClassifier,
     Inception,
     LeNet,
@@ -25,6 +26,7 @@ from cnn_lightning.errors import UserError
 ROWS: dict[str, Callable[[], ImageClassifier]] = {
     "LeNet": lambda: LeNet(10, activation="relu"),
     "VGG16": lambda: VGG16(10),
+    "Airbench": lambda: Airbench(10, widths=(8, 16, 16)),
     "ResNet": lambda: ResNet(10),
     "Inception": lambda: Inception(10, version="googlenet", stem="small"),
     "TorchvisionClassifier": lambda: TorchvisionClassifier(10, name="mobilenet_v3_small"),

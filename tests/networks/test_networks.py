@@ -15,6 +15,7 @@ from cnn_lightning import networks
 from cnn_lightning.errors import UserError
 from cnn_lightning.networks import (
     VGG,
+    AirbenchNetwork,
     GoogLeNet,
     InceptionV3,
     LeNet5,
@@ -27,6 +28,7 @@ from cnn_lightning.networks import (
 ROWS: dict[str, tuple[Callable[[int, int], Network], int]] = {
     "LeNet5": (lambda k, c: LeNet5(k, c), 28),
     "VGG": (lambda k, c: VGG(k, c), 32),
+    "AirbenchNetwork": (lambda k, c: AirbenchNetwork(k, c, widths=(8, 16, 16)), 32),
     "ResidualNetwork": (lambda k, c: ResidualNetwork(k, c), 32),
     "GoogLeNet": (lambda k, c: GoogLeNet(k, c, stem="small"), 32),
     "InceptionV3": (lambda k, c: InceptionV3(k, c), 75),
@@ -134,6 +136,8 @@ def test_an_activation_used_twice_or_in_place_would_be_seen() -> None:
         (lambda: ResidualNetwork(1000, depth=101, stem="imagenet"), 44_549_160),
         (lambda: ResidualNetwork(1000, depth=152, stem="imagenet"), 60_192_808),
         (lambda: VGG(1000, stem="imagenet"), 138_365_992),
+        # 1,972,792 of airbench94 (its whitening kernels and scales are not trained), and our scales
+        (lambda: AirbenchNetwork(10), 1_972_792),
         (lambda: InceptionV3(1000), 27_161_264),
         (lambda: GoogLeNet(1000, auxiliary=False), 6_624_904),
     ],

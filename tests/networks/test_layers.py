@@ -1,0 +1,64 @@
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnn_lightning.networks.layers import PatchWhitening
+
+
+def smooth_images(num_images: int = 200, channels: int = 3) -> Tensor:
+    """Noise that is blurred, so that neighbouring pixels are alike: N×C×16×16."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(num_images, channels, 18, 18, generator=generator)
+    return 3 * F.avg_pool2d(noise, 3, stride=1)
+
+
+def covariance(layer: PatchWhitening, images: Tensor) -> Tensor:
+    """Second moments of the layer's outputs, without their opposites and without biases."""
+    half = layer.out_channels // 2
+    values = F.conv2d(images, layer.weight[:half]).movedim(1, 0).flatten(1).double()
+    return values @ values.T / values.shape[1]
+
+
+def test_outputs_are_uncorrelated_and_of_one_size() -> None:
+    images = smooth_images()
+    layer = PatchWhitening(3, 2, epsilon=0)
+    before = covariance(layer, images)
+    layer.fit_to(images)
+    torch.testing.assert_close(covariance(layer, images), torch.eye(12).double(), atol=1e-4, rtol=0)
+    # they are neither before
+    assert (before - torch.eye(12)).abs().max() > 0.5
+
+
+def test_epsilon_keeps_weak_directions_quiet() -> None:
+    images = smooth_images()
+    layer = PatchWhitening(3, 2, epsilon=0.5)
+    layer.fit_to(images)
+    found = covariance(layer, images)
+    exact = PatchWhitening(3, 2, epsilon=0)
+    exact.fit_to(images)
+    # an eigenvalue v of the images leaves as v / (v + epsilon)
+    values = torch.linalg.eigvalsh(covariance_of_patches(images))
+    torch.testing.assert_close(found.diagonal(), values / (values + 0.5), atol=1e-4, rtol=0)
+
+
+def covariance_of_patches(images: Tensor) -> Tensor:
+    patches = F.unfold(images, 2).double().movedim(1, 0).flatten(1)  # 12×P
+    return patches @ patches.T / patches.shape[1]
+
+
+def test_each_kernel_has_its_opposite() -> None:
+    layer = PatchWhitening(1, 3)
+    assert layer.out_channels == 18
+    layer.fit_to(smooth_images(channels=1))
+    assert torch.equal(layer.weight[:9], -layer.weight[9:])
+
+
+def test_only_the_biases_are_trained_and_the_kernels_are_kept() -> None:
+    layer = PatchWhitening(3, 2)
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+    layer.fit_to(smooth_images())
+    fresh = PatchWhitening(3, 2)
+    assert not fresh.is_fitted
+    fresh.load_state_dict(layer.state_dict())
+    assert fresh.is_fitted
+    assert torch.equal(fresh.weight, layer.weight)

@@ -13,7 +13,8 @@ class ResNet(ImageClassifier):
         num_classes: Classes to tell apart, at least 2.
         in_channels: Colour channels of an image.
         depth: Layers with weights.
-        stem: `small` for images of about 32 pixels, `imagenet` for 224 and pretrained weights.
+        stem: `small` for images of about 32 pixels, `imagenet` for 224 and pretrained weights,
+            `whitened` for about 32 pixels with a first layer set by the training images.
         **kwargs: As for `ImageClassifier`.
     """
 
@@ -23,7 +24,7 @@ class ResNet(ImageClassifier):
         in_channels: int = 3,
         *,
         depth: Literal[18, 34, 50, 101, 152] = 18,
-        stem: Literal["small", "imagenet"] = "small",
+        stem: Literal["small", "imagenet", "whitened"] = "small",
         **kwargs: Any,
     ) -> None:
         self.torchvision_name = f"resnet{depth}"

@@ -35,7 +35,7 @@ class ConvBlock(nn.Module):
 def initialize_convolutions(network: nn.Module) -> None:
     """Draw kernels from N(0, 2 / fan out): He et al. 2015 (arXiv:1502.01852)."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not isinstance(module, PatchWhitening):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from cnn_lightning.networks.base import Network
-from cnn_lightning.networks.layers import initialize_convolutions
+from cnn_lightning.networks.layers import PatchWhitening, initialize_convolutions
 
+Stem = Literal["small", "imagenet", "whitened"]
 Depth = Literal[18, 34, 50, 101, 152]
 # blocks of each of the four stages, and whether they are bottlenecks: table 1 of the paper
 _STAGES: dict[int, tuple[tuple[int, int, int, int], bool]] = {
@@ -31,7 +32,7 @@ class ResidualNetwork(Network):
         depth: Layers with weights.
         stem: `small` begins with a 3×3 convolution that keeps the size (11,173,962 parameters at
             depth 18 for three channels and ten classes); `imagenet` with the paper's 7×7 and
-            pooling, which quarter it.
+            pooling, which quarter it; `whitened` with `PatchWhitening` of 3×3 patches, not trained.
     """
 
     min_size = 8
@@ -42,11 +43,11 @@ class ResidualNetwork(Network):
         in_channels: int = 3,
         *,
         depth: Depth = 18,
-        stem: Literal["small", "imagenet"] = "small",
+        stem: Stem = "small",
     ) -> None:
         super().__init__()
-        self.min_size = 8 if stem == "small" else 32
-        self.default_size = 32 if stem == "small" else 224
+        self.min_size = 32 if stem == "imagenet" else 8
+        self.default_size = 224 if stem == "imagenet" else 32
         self.backbone = _Backbone(in_channels, depth, stem)
         self.num_features = self.backbone.num_features
         self.head = nn.Linear(self.num_features, num_classes)
@@ -54,19 +55,21 @@ class ResidualNetwork(Network):
 
 
 class _Backbone(nn.Module):
-    def __init__(self, in_channels: int, depth: int, stem: str) -> None:
+    def __init__(self, in_channels: int, depth: int, stem: Stem) -> None:
         super().__init__()
         blocks, is_bottleneck = _STAGES[depth]
         kind = _Bottleneck if is_bottleneck else _BasicBlock
-        if stem == "small":
+        self.maxpool: nn.Module = nn.Identity()
+        if stem == "whitened":
+            self.conv1: nn.Conv2d = PatchWhitening(in_channels, 3, padding=1)
+        elif stem == "small":
             self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
-            self.maxpool: nn.Module = nn.Identity()
         else:
             self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.bn1 = nn.BatchNorm2d(64)
+        channels = self.conv1.out_channels
+        self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
-        channels = 64
         for number, (count, width) in enumerate(zip(blocks, _WIDTHS, strict=True), start=1):
             stage = nn.Sequential()
             for block in range(count):

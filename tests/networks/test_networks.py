@@ -23,6 +23,7 @@ from cnn_lightning.networks import (
     ResidualNetwork,
     TorchvisionNetwork,
 )
+from cnn_lightning.networks.layers import PatchWhitening
 
 # a row per class: how to build it small, and an image size it takes
 ROWS: dict[str, tuple[Callable[[int, int], Network], int]] = {
@@ -229,6 +230,14 @@ def test_small_images_stand_in_the_middle_for_lenet() -> None:
     image = torch.rand(1, 1, 28, 28)
     padded = nn.functional.pad(image, (2, 2, 2, 2))
     assert torch.equal(network(image), network(padded))
+
+
+def test_a_whitened_stem_is_not_trained_and_keeps_the_size() -> None:
+    network = ResidualNetwork(10, stem="whitened")
+    assert isinstance(network.first_conv, PatchWhitening)
+    assert network.first_conv.weight.abs().sum() == 54  # not drawn: one value of a patch each
+    assert network.first_conv(torch.rand(2, 3, 32, 32)).shape == (2, 54, 32, 32)
+    assert network(torch.rand(2, 3, 8, 8)).shape == (2, 10)
 
 
 def test_unknown_torchvision_network_is_refused_with_a_suggestion() -> None:

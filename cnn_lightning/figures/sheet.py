@@ -40,12 +40,12 @@ class Words(NamedTuple):
     @property
     def height(self) -> int:
         """In pixels."""
-        return self.pixels.shape[0]
+        return len(self.pixels)
 
     @property
     def width(self) -> int:
         """In pixels."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
 
 @lru_cache(maxsize=4096)

@@ -146,4 +146,7 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
 @cache
 def _sources(before: int, after: int) -> NDArray[np.intp]:
     """Which of `before` pixels in a line each of `after` shows."""
-    return np.floor((np.arange(after) + 0.5) * (before / after)).astype(np.intp)
+    sources: NDArray[np.intp] = np.floor((np.arange(after) + 0.5) * (before / after)).astype(
+        np.intp
+    )
+    return sources

@@ -12,16 +12,6 @@ from cnn_lightning.figures import Sheet, to_png
 from cnn_lightning.figures.sheet import Place, _font, letter
 
 TEXTS = ["channel 12", "-0.12 … 3.4e-03", "ẬÅgjpq|", "fjord", "$5_a^b", "0←3", "日本", "a\udcffb"]
-    "channel 12",
-    "-0.12 … 3.4e-03",
-    "ẬÅgjpq|",
-    "fjord",
-    "$5_a^b",
-    "0←3",
-    "日本",
-    "a\udcffb",
-    ".",
-]
 
 
 def trimmed(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:

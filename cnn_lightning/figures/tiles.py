@@ -146,7 +146,6 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
 @cache
 def _sources(before: int, after: int) -> NDArray[np.intp]:
     """Which of `before` pixels in a line each of `after` shows."""
-    sources: NDArray[np.intp] = np.floor((np.arange(after) + 0.5) * (before / after)).astype(
-        np.intp
-    )
+    middles = (np.arange(after) + 0.5) * (before / after)
+    sources: NDArray[np.intp] = np.floor(middles).astype(np.intp)
     return sources

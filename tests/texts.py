@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from cnn_lightning.figures import Sheet
+
 
 def drawn_texts(figure: Figure) -> list[Text]:
     """Draw a figure; all texts that are in it, not those of ticks beyond an axis's end."""
@@ -51,3 +53,21 @@ def assert_inside(figure: Figure, boxes: Sequence[Bbox]) -> None:
         assert box.y0 >= 0
         assert box.x1 <= figure.bbox.width
         assert box.y1 <= figure.bbox.height
+
+
+def assert_sheet_readable(sheet: Sheet) -> None:
+    """As `assert_readable`, with pictures too, and no ink but that of texts, pictures, frames."""
+    assert sheet.texts
+    # a picture lies in its frame
+    places = [place for _, place in sheet.texts] + (sheet.frames or sheet.pictures)
+    height, width = sheet.pixels.shape[:2]
+    blank = sheet.pixels.copy()
+    for place in places:
+        assert min(place.left, place.top) >= 0
+        assert place.right <= width
+        assert place.bottom <= height
+        blank[place.top : place.bottom, place.left : place.right] = 255
+    assert (blank == 255).all()
+    for one, other in itertools.combinations(places, 2):
+        beside = one.right <= other.left or other.right <= one.left
+        assert beside or one.bottom <= other.top or other.bottom <= one.top, f"{one} and {other}"

@@ -77,7 +77,7 @@ class BadNumbers(L.Callback):
                 self._fail(trainer, f"{name} is no longer finite, found")
 
     def _check_training(self, trainer: L.Trainer, loss: Tensor, when: str) -> None:
-        value = float(loss.detach())
+        value = loss.item()
         bad = not math.isfinite(value)
         if trainer.world_size > 1:
             # all processes must leave together, or the others would wait for this one

@@ -51,6 +51,10 @@ class BestCheckpoint(ModelCheckpoint):
             self.current_score = state_dict["current_score"]  # the parent saves it and forgets it
 
     @override
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Nothing: the parent looks at every step whether it is one to write after."""
+
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.enable_validation:  # the parent warns where there is none
             super().on_train_epoch_end(trainer, pl_module)

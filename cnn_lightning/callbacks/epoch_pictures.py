@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import lightning as L
-from matplotlib.figure import Figure
 from typing_extensions import override
 
 from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.figures import Sheet
 from cnn_lightning.runs import RunFolder
 
 
@@ -32,7 +32,7 @@ class EpochPictures(L.Callback, ABC):
     @abstractmethod
     def draw(
         self, trainer: L.Trainer, classifier: ImageClassifier, epoch: int
-    ) -> Iterator[tuple[str, Figure]]:
+    ) -> Iterator[tuple[str, Sheet]]:
         """Draw pictures, each with a name that has no `/`; `epoch` counts those that are done."""
 
     @override
@@ -57,11 +57,11 @@ class EpochPictures(L.Callback, ABC):
         if not isinstance(pl_module, ImageClassifier):
             return
         step = max(trainer.global_step - 1, 0)
-        for name, figure in self.draw(trainer, pl_module, epoch):
+        for name, picture in self.draw(trainer, pl_module, epoch):
             path = None
             if self.folder is not None:
                 path = self.folder.figures / self.tag / name / f"epoch_{epoch:03}.png"
-            show_picture(trainer, f"{self.tag}/{name}", figure, step=step, path=path)
+            show_picture(trainer, f"{self.tag}/{name}", picture, step=step, path=path)
 
 
 def is_trial(trainer: L.Trainer) -> bool:

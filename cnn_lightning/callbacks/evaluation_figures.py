@@ -17,6 +17,7 @@ from cnn_lightning.classifiers.interfaces import StepOutput
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.figures import (
+    Sheet,
     draw_class_accuracy,
     draw_confusion_matrix,
     draw_predictions,
@@ -104,7 +105,7 @@ class EvaluationFigures(L.Callback):
     def _path(self, name: str) -> Path:
         return self.folder.figures / f"test_{name}.png"
 
-    def _show(self, trainer: L.Trainer, name: str, figure: Figure) -> None:
+    def _show(self, trainer: L.Trainer, name: str, picture: Figure | Sheet) -> None:
         path = self._path(name)
-        show_picture(trainer, f"test/{name}", figure, step=trainer.global_step, path=path)
+        show_picture(trainer, f"test/{name}", picture, step=trainer.global_step, path=path)
         say(str(path))

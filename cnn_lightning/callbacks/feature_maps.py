@@ -5,7 +5,6 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
@@ -15,7 +14,7 @@ from cnn_lightning.callbacks.epoch_pictures import EpochPictures
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
-from cnn_lightning.figures import draw_feature_maps
+from cnn_lightning.figures import Sheet, draw_feature_maps
 from cnn_lightning.images import fit_square, load_images
 
 MAX_IMAGES = 10
@@ -62,7 +61,7 @@ class FeatureMaps(EpochPictures):
     @override
     def draw(
         self, trainer: L.Trainer, classifier: ImageClassifier, epoch: int
-    ) -> Iterator[tuple[str, Figure]]:
+    ) -> Iterator[tuple[str, Sheet]]:
         images, names = self._choose(trainer, classifier)
         assert classifier.preprocessing is not None  # noqa: S101  # since setup
         prepared = classifier.preprocessing(images.to(classifier.device))

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 import lightning as L
-from matplotlib.figure import Figure
 from torch import nn
 from typing_extensions import override
 
 from cnn_lightning.analysis.layers import select_layers
 from cnn_lightning.callbacks.epoch_pictures import EpochPictures
 from cnn_lightning.classifiers import ImageClassifier
-from cnn_lightning.figures import draw_kernels
+from cnn_lightning.figures import Sheet, draw_kernels
 
 
 class Kernels(EpochPictures):
@@ -45,7 +44,7 @@ class Kernels(EpochPictures):
     @override
     def draw(
         self, trainer: L.Trainer, classifier: ImageClassifier, epoch: int
-    ) -> Iterator[tuple[str, Figure]]:
+    ) -> Iterator[tuple[str, Sheet]]:
         for name, layer in select_layers(classifier.network, self.layers).items():
             if isinstance(layer, nn.Conv2d):
                 title = f"Kernels of {name}, {'untrained' if epoch == 0 else f'epoch {epoch}'}"

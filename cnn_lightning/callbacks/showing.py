@@ -7,24 +7,24 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from cnn_lightning.figures import to_array, to_png
+from cnn_lightning.figures import Sheet, to_array, to_png
 from cnn_lightning.files import write_bytes
 from cnn_lightning.loggers import EventFiles
 
 
 def show_picture(
-    trainer: L.Trainer, tag: str, figure: Figure, *, step: int, path: Path | None = None
+    trainer: L.Trainer, tag: str, picture: Figure | Sheet, *, step: int, path: Path | None = None
 ) -> None:
-    """Show a figure in TensorBoard and write it as PNG.
+    """Show a picture in TensorBoard and write it as PNG.
 
     Args:
         trainer: Whose TensorBoard loggers get it.
         tag: Its name in TensorBoard.
-        figure: What to show.
+        picture: What to show.
         step: The optimizer step it belongs to, unless the logger has one step for all.
         path: Where the file goes; `None` writes none.
     """
-    pixels = to_array(figure)
+    pixels = to_array(picture)
     png = to_png(pixels)
     if path is not None:
         write_bytes(path, png)

@@ -18,7 +18,7 @@ from cnn_lightning.commands.parser import Parser
 from cnn_lightning.commands.subjects import Subjects, choose_validation, read_files
 from cnn_lightning.console import say
 from cnn_lightning.errors import UserError
-from cnn_lightning.figures import draw_feature_maps, draw_kernels, to_png
+from cnn_lightning.figures import Sheet, draw_feature_maps, draw_kernels, to_png
 from cnn_lightning.figures.layer_statistics import (
     MAX_LAYERS,
     LayerLine,
@@ -128,7 +128,7 @@ def _draw(
     layers: dict[str, nn.Module],
     subjects: Subjects,
     arguments: argparse.Namespace,
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Figure | Sheet]]:
     """All figures, each with the name of its file."""
     preprocessing = classifier.preprocessing
     if preprocessing is None:

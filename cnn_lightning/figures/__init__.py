@@ -1,4 +1,7 @@
-"""Tensors in, matplotlib figures out; nothing here touches pyplot or the screen."""
+"""Tensors in, pictures out: matplotlib figures, or sheets of pixels where speed counts.
+
+Nothing here touches pyplot or the screen.
+"""
 
 from cnn_lightning.figures.comparison import draw_comparison
 from cnn_lightning.figures.confusion import draw_confusion_matrix
@@ -14,9 +17,11 @@ from cnn_lightning.figures.operation_example import OperationExample
 from cnn_lightning.figures.overlays import draw_overlays
 from cnn_lightning.figures.predictions import draw_predictions
 from cnn_lightning.figures.saving import to_array, to_png
+from cnn_lightning.figures.sheet import Sheet
 
 __all__ = [
     "OperationExample",
+    "Sheet",
     "draw_channel_statistics",
     "draw_class_accuracy",
     "draw_class_balance",

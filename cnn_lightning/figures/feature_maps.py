@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from cnn_lightning.figures.sheet import Sheet
 from cnn_lightning.figures.tiles import (
     Tile,
     describe_range,
@@ -23,7 +23,7 @@ def draw_feature_maps(
     *,
     names: Sequence[str] | None = None,
     max_channels: int | None = None,
-) -> Figure:
+) -> Sheet:
     """Draw images, a row each, with the channels of a layer beside them, 16 to a row.
 
     Each channel has a scale of its own, the same for all images: dark is its least value, bright
@@ -37,7 +37,7 @@ def draw_feature_maps(
         max_channels: Draw only the first so many; `None` draws all.
 
     Returns:
-        A figure of 100 dots per inch, as large as needed.
+        A sheet as large as needed.
 
     Raises:
         ValueError: `images` and `maps` differ in number, or `maps` has not four dimensions.
@@ -52,16 +52,19 @@ def draw_feature_maps(
     if shown < num_channels:
         title += f", the first {shown} shown"
     lows, highs = maps.amin((0, 2, 3)).tolist(), maps.amax((0, 2, 3)).tolist()
+    coloured = [
+        map_pixels(maps[:, channel], lows[channel], highs[channel]) for channel in range(shown)
+    ]
     rows: list[list[Tile | None]] = []
     row_names: list[str] = []
     for start in range(0, shown, _COLUMNS):
         channels = range(start, min(start + _COLUMNS, shown))
-        for number, (image, image_maps) in enumerate(zip(images, maps, strict=True)):
+        for number, image in enumerate(images):
             row: list[Tile | None] = [Tile(image_pixels(image), "" if number else "image")]
             for channel in channels:
-                low, high = lows[channel], highs[channel]
-                head = "" if number else f"channel {channel}\n{describe_range(low, high)}"
-                row.append(Tile(map_pixels(image_maps[channel], low, high), head))
+                span = describe_range(lows[channel], highs[channel])
+                head = "" if number else f"channel {channel}\n{span}"
+                row.append(Tile(coloured[channel][number], head))
             row += [None] * (min(shown, _COLUMNS) - len(channels))
             rows.append(row)
             row_names.append(names[number] if names is not None else "")

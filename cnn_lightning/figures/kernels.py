@@ -2,15 +2,15 @@
 
 import math
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from cnn_lightning.figures.sheet import Sheet
 from cnn_lightning.figures.tiles import Tile, describe_number, draw_tiles, image_pixels, map_pixels
 
 _COLUMNS = 16
 
 
-def draw_kernels(weight: Tensor, title: str, *, max_kernels: int = 64) -> Figure:
+def draw_kernels(weight: Tensor, title: str, *, max_kernels: int = 64) -> Sheet:
     """Draw the kernels of a convolution, each on a scale of its own around 0.
 
     Kernels of three input channels appear in colour: grey is 0, and a channel brighter than grey is
@@ -23,7 +23,7 @@ def draw_kernels(weight: Tensor, title: str, *, max_kernels: int = 64) -> Figure
         max_kernels: Draw only the first so many.
 
     Returns:
-        A figure of 100 dots per inch.
+        A sheet as large as needed.
 
     Raises:
         ValueError: `weight` has not four dimensions.

@@ -5,27 +5,26 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 from torch import Tensor
 
-from cnn_lightning.figures.style import BLUE, DPI, GREY, VERMILION
+from cnn_lightning.figures.sheet import Place, Sheet, letter
+from cnn_lightning.figures.style import BLUE, GREY, VERMILION
+from cnn_lightning.figures.tiles import image_pixels, resize
 
 MAX_IMAGES = 36
 
 # the dashes and the words say the same without colour
 _FRAMES: dict[str, dict[str, Any]] = {
-    "right": {"edgecolor": BLUE, "linestyle": "-", "linewidth": 2.5},
-    "wrong": {"edgecolor": VERMILION, "linestyle": (0, (2.5, 1.5)), "linewidth": 2.5},
-    "unknown": {"edgecolor": GREY, "linestyle": "-", "linewidth": 1.0},
+    "right": {"colour": BLUE, "thickness": 3},
+    "wrong": {"colour": VERMILION, "thickness": 3, "dashed": True},
+    "unknown": {"colour": GREY, "thickness": 1},
 }
 
 # all lengths in pixels
 _MARGIN = 12
-_FRAME_GAP = 5
+_FRAME_GAP = 6  # between an image and its frame's outer edge
 _TEXT_GAP = 5
+_FONT = 9  # points
 _LINE_LETTERS = 24
 _MAX_WIDTH = 1300
 _SMALL_SIDE = 130
@@ -39,7 +38,7 @@ def draw_predictions(
     predicted: Sequence[str],
     probabilities: Sequence[float],
     true: Sequence[str] | None = None,
-) -> Figure:
+) -> Sheet:
     """Draw a grid of images, each above its predicted class, the probability and the truth.
 
     Right has a solid blue frame, wrong a dashed orange one, unknown a thin grey one. Small images
@@ -52,82 +51,40 @@ def draw_predictions(
         true: N class names, if they are known.
 
     Returns:
-        A figure of 100 dots per inch.
+        A sheet as large as needed.
 
     Raises:
         ValueError: `images` has another shape, or the lengths differ.
     """
     _check(images, predicted, probabilities, true)
     states = _compare(predicted, true)
-    figure = Figure(dpi=DPI)
     texts = [
-        figure.text(
-            0,
-            0,
+        letter(
             _describe(name, probability, state, true[i] if true else ""),
-            fontsize=9,
-            ha="center",
-            va="top",
-            linespacing=1.3,
-            parse_math=False,  # a $ in a class name is a $
+            _FONT,
+            align="center",
+            spacing=1.3,
         )
         for i, (name, probability, state) in enumerate(
             zip(predicted, probabilities, states, strict=True)
         )
     ]
-    _arrange(figure, images.cpu(), texts, states)
-    return figure
-
-
-def _arrange(figure: Figure, images: Tensor, texts: list[Text], states: list[str]) -> None:
-    """Size the figure after its texts and put every image above its text."""
-    canvas = FigureCanvasAgg(figure)
-    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]  # as matplotlib has it
-    extents = [text.get_window_extent(renderer) for text in texts]
-    text_width = math.ceil(max(extent.width for extent in extents))
-    text_height = math.ceil(max(extent.height for extent in extents))
-    height, width = (
-        side + 2 * _FRAME_GAP for side in _shown_size(len(images), *images.shape[2:])
-    )  # with the frame
-    cell_width = max(width, text_width) + _MARGIN
-    cell_height = height + _TEXT_GAP + text_height + _MARGIN
+    image_height, image_width = _shown_size(len(images), *images.shape[2:])
+    height, width = image_height + 2 * _FRAME_GAP, image_width + 2 * _FRAME_GAP
+    cell_width = max(width, max(text.width for text in texts)) + _MARGIN
+    cell_height = height + _TEXT_GAP + max(text.height for text in texts) + _MARGIN
     num_columns = min(math.ceil(math.sqrt(len(images))), max(1, _MAX_WIDTH // cell_width))
     num_rows = math.ceil(len(images) / num_columns)
-    full_width = num_columns * cell_width + _MARGIN
-    full_height = num_rows * cell_height + _MARGIN
-    # a hundredth of a pixel more, since matplotlib cuts 1.13 * 100 to 112
-    figure.set_size_inches((full_width + 0.01) / DPI, (full_height + 0.01) / DPI)
+    sheet = Sheet(num_rows * cell_height + _MARGIN, num_columns * cell_width + _MARGIN)
     for i, (image, text, state) in enumerate(zip(images, texts, states, strict=True)):
         row, column = divmod(i, num_columns)
+        top = _MARGIN + row * cell_height
         left = _MARGIN + column * cell_width + (cell_width - _MARGIN - width) // 2
-        bottom = full_height - _MARGIN - row * cell_height - height
-        box = (left / full_width, bottom / full_height, width / full_width, height / full_height)
-        gap = _FRAME_GAP * image.shape[2] / (width - 2 * _FRAME_GAP)
-        _draw_framed(figure, image, box, state, gap)
-        text.set_position(((left + width / 2) / full_width, (bottom - _TEXT_GAP) / full_height))
-
-
-def _draw_framed(
-    figure: Figure, image: Tensor, box: tuple[float, float, float, float], state: str, gap: float
-) -> None:
-    """One image in its frame; `gap` is the space between the two, in pixels of the image."""
-    height, width = image.shape[1:]
-    axes = figure.add_axes(box)
-    axes.set_axis_off()
-    axes.imshow(
-        image.permute(1, 2, 0).numpy(),  # H×W×1 is drawn with the colour map
-        cmap="gray",
-        vmin=0,
-        vmax=255,
-        # not "auto", which takes a rounding error of the box for a factor that is not whole
-        interpolation="nearest" if gap <= _FRAME_GAP else "antialiased",
-        aspect="auto",  # the box has the image's proportions already
-    )
-    axes.set_xlim(-0.5 - gap, width - 0.5 + gap)
-    axes.set_ylim(height - 0.5 + gap, -0.5 - gap)
-    frame = Rectangle((0, 0), 1, 1, fill=False, transform=axes.transAxes, **_FRAMES[state])
-    frame.set_clip_on(False)
-    axes.add_patch(frame)
+        pixels = resize(image_pixels(image), image_height, image_width)
+        sheet.paste(pixels, left + _FRAME_GAP, top + _FRAME_GAP)
+        sheet.frame(Place(left, top, left + width, top + height), **_FRAMES[state])
+        sheet.write(text, left + (width - text.width) // 2, top + height + _TEXT_GAP)
+    return sheet
 
 
 def _shown_size(num_images: int, height: int, width: int) -> tuple[int, int]:

@@ -7,7 +7,6 @@ import lightning as L
 import pytest
 import torch
 from compare import assert_same_checkpoint
-from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnn_lightning import ActivationStatistics, FeatureMaps, Kernels, LeNet, ShapesDataModule
@@ -16,6 +15,7 @@ from cnn_lightning.callbacks.feature_maps import choose_examples
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.cli import main
 from cnn_lightning.errors import UserError
+from cnn_lightning.figures import Sheet
 from cnn_lightning.figures import feature_maps as drawing
 from cnn_lightning.loggers import EventFiles
 
@@ -130,7 +130,7 @@ class Recorded:
 
     def __call__(
         self, images: torch.Tensor, maps: torch.Tensor, title: str, **kwargs: Any
-    ) -> Figure:
+    ) -> Sheet:
         self.calls.append((images, maps))
         return drawing.draw_feature_maps(images, maps, title, **kwargs)
 

@@ -4,14 +4,13 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.colors import to_rgb
 from PIL import Image
-from texts import assert_apart
+from texts import assert_sheet_readable
 from torch import Tensor
 
-from cnn_lightning.figures import draw_predictions, to_array, to_png
+from cnn_lightning.figures import Sheet, draw_predictions, to_array, to_png
+from cnn_lightning.figures.style import BLUE, GREY, VERMILION
 
 LONG = ["Ankle boot", "Construction vehicle", "Old English sheepdog, bobtail", "$5 to $10 note"]
 
@@ -21,30 +20,41 @@ def noise(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def draw(images: Tensor, names: list[str] = LONG, *, known: bool = True) -> Figure:
+def draw(images: Tensor, names: list[str] = LONG, *, known: bool = True) -> Sheet:
     num_images = len(images)
     predicted = [names[i % len(names)] for i in range(num_images)]
     true = [names[(i * i) % len(names)] for i in range(num_images)]
     return draw_predictions(images, predicted, [0.5] * num_images, true if known else None)
 
 
-def texts_of(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.texts]
+def texts_of(sheet: Sheet) -> list[str]:
+    return [text for text, _ in sheet.texts]
+
+
+def edge_of(sheet: Sheet, number: int) -> Tensor:
+    """The colours 3×L of the upper edge of a frame."""
+    left, top, right, _ = sheet.frames[number]
+    return to_array(sheet)[:, top, left:right]
+
+
+def share_of(edge: Tensor, colour: str) -> float:
+    wanted = (torch.tensor(to_rgb(colour)) * 255).round().to(torch.uint8)
+    return float((edge == wanted[:, None]).all(0).float().mean())
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (32, 32), (224, 224), (20, 60)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("num_images", [1, 7, 36])
-def test_nothing_overlaps_or_leaves_the_figure(
+def test_nothing_overlaps_or_leaves_the_sheet(
     num_images: int, channels: int, shape: tuple[int, int]
 ) -> None:
-    figure = draw(noise(num_images, channels, *shape))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.texts]
-    boxes += [axes.get_window_extent() for axes in figure.axes]
-    assert len(boxes) == 2 * num_images
-    assert_apart(figure, boxes)
+    sheet = draw(noise(num_images, channels, *shape))
+    assert_sheet_readable(sheet)
+    assert len(sheet.texts) == len(sheet.frames) == len(sheet.pictures) == num_images
+    for frame, picture in zip(sheet.frames, sheet.pictures, strict=True):
+        # white between the two, on all sides
+        assert frame.left + 3 < picture.left < picture.right < frame.right - 3
+        assert frame.top + 3 < picture.top < picture.bottom < frame.bottom - 3
 
 
 @pytest.mark.parametrize("side", [28, 43, 64, 99, 128, 224])
@@ -60,11 +70,10 @@ def test_small_images_are_enlarged_pixel_by_pixel(
     num_images: int, side: int, enlargement: int
 ) -> None:
     images = noise(num_images, 3, side, side)
-    figure = draw(images)
-    pixels = to_array(figure)
-    box = figure.axes[-1].get_window_extent()
-    left, top = round(box.x0) + 5, round(figure.bbox.height - box.y1) + 5  # within the frame
-    shown = pixels[:, top : top + side * enlargement, left : left + side * enlargement]
+    sheet = draw(images)
+    pixels = to_array(sheet)
+    left, top, right, bottom = sheet.pictures[-1]
+    shown = pixels[:, top:bottom, left:right]
     expected = images[-1].repeat_interleave(enlargement, 1).repeat_interleave(enlargement, 2)
     assert torch.equal(shown, expected)
 
@@ -76,25 +85,26 @@ def test_grey_images_are_shown_as_they_are_not_stretched() -> None:
 
 
 def test_right_and_wrong_differ_in_words_line_and_colour() -> None:
-    figure = draw_predictions(noise(2, 3, 32, 32), ["cat", "dog"], [0.97, 0.54], ["cat", "cat"])
-    assert texts_of(figure) == ["cat 97%\nright", "dog 54%\nwrong: is cat"]
-    right, wrong = (axes.patches[0] for axes in figure.axes)
-    assert isinstance(right, Rectangle)
-    assert right.get_linestyle() in ("-", "solid")
-    assert wrong.get_linestyle() not in ("-", "solid")
-    assert right.get_edgecolor() != wrong.get_edgecolor()
+    sheet = draw_predictions(noise(2, 3, 32, 32), ["cat", "dog"], [0.97, 0.54], ["cat", "cat"])
+    assert texts_of(sheet) == ["cat 97%\nright", "dog 54%\nwrong: is cat"]
+    right, wrong = edge_of(sheet, 0), edge_of(sheet, 1)
+    assert share_of(right, BLUE) == 1
+    assert 0.5 < share_of(wrong, VERMILION) < 0.7  # dashes
+    assert share_of(wrong, VERMILION) + share_of(wrong, "white") == 1
 
 
 def test_without_the_truth_nothing_is_called_right_or_wrong() -> None:
-    assert texts_of(draw(noise(1, 3, 32, 32), ["cat"], known=False)) == ["cat 50%"]
+    sheet = draw(noise(1, 3, 32, 32), ["cat"], known=False)
+    assert texts_of(sheet) == ["cat 50%"]
+    assert share_of(edge_of(sheet, 0), GREY) == 1
 
 
 def test_class_names_are_whole_whatever_they_hold() -> None:
     names = [*LONG, "Donaudampfschifffahrtsgesellschaft", "black-and-white-ruffed lemur", "a_b^c"]
-    figure = draw_predictions(noise(7, 1, 28, 28), names, [0.5] * 7, names[1:] + names[:1])
-    for text, name, truth in zip(texts_of(figure), names, names[1:] + names[:1], strict=True):
+    sheet = draw_predictions(noise(7, 1, 28, 28), names, [0.5] * 7, names[1:] + names[:1])
+    for text, name, truth in zip(texts_of(sheet), names, names[1:] + names[:1], strict=True):
         assert text.replace("\n", " ") == f"{name} 50% wrong: is {truth}"
-    to_array(figure)  # and no formula is seen in $5 to $10
+    assert_sheet_readable(sheet)
 
 
 @pytest.mark.parametrize(
@@ -110,22 +120,21 @@ def test_class_names_are_whole_whatever_they_hold() -> None:
     ],
 )
 def test_only_certainty_is_called_certain(probability: float, shown: str) -> None:
-    figure = draw_predictions(noise(1, 1, 8, 8), ["cat"], [probability])
-    assert texts_of(figure) == [f"cat {shown}"]
+    sheet = draw_predictions(noise(1, 1, 8, 8), ["cat"], [probability])
+    assert texts_of(sheet) == [f"cat {shown}"]
 
 
 def test_the_file_holds_the_pixels_and_drawing_repeats_bit_for_bit() -> None:
-    figure = draw(noise(7, 3, 32, 32))
-    read = torch.from_numpy(np.array(Image.open(io.BytesIO(to_png(figure))))).permute(2, 0, 1)
-    assert torch.equal(read, to_array(figure))
-    assert to_png(figure) == to_png(draw(noise(7, 3, 32, 32)))
+    sheet = draw(noise(7, 3, 32, 32))
+    read = torch.from_numpy(np.array(Image.open(io.BytesIO(to_png(sheet))))).permute(2, 0, 1)
+    assert torch.equal(read, to_array(sheet))
+    assert to_png(sheet) == to_png(draw(noise(7, 3, 32, 32)))
 
 
 def test_pyplot_and_its_settings_are_left_alone() -> None:
     before = dict(matplotlib.rcParams)
     to_png(draw(noise(2, 3, 32, 32)))
     assert dict(matplotlib.rcParams) == before
-    assert "pyplot" not in Figure.__module__
     from matplotlib import _pylab_helpers
 
     assert not _pylab_helpers.Gcf.figs

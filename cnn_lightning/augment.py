@@ -1,12 +1,18 @@
-"""Random changes of training images, a whole batch at a time.
+"""Random changes of training images, a whole batch at a time, and the views of test images.
 
 `pad_and_crop` and `flip_horizontally` do what they are told; `crop_flip` and `flip` draw first.
 Draws are made on the CPU, so that they do not depend on the device of the images.
 """
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Views = Literal["none", "flip", "flip_shift"]
+"""How often `average_views` looks at an image: once, twice or six times."""
 
 
 def pad_and_crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
@@ -112,6 +118,41 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
         N×C×H×W with the dtype and device of `images`.
     """
     return flip_horizontally(images, _draw_flips(len(images), generator))
+
+
+def average_views(network: Callable[[Tensor], Tensor], images: Tensor, views: Views) -> Tensor:
+    """Test-time augmentation: the mean of a network's logits over several views of each image.
+
+    That of airbench (Jordan 2024, arXiv:2404.00498, 3.5). `flip` looks at each image and its mirror
+    image; `flip_shift` also at both of them moved by one pixel up and left, and down and right,
+    with what comes in reflected at the border. The two unmoved views weigh 1/4 each, the four moved
+    ones 1/8.
+
+    Args:
+        network: Images to logits N×K, called once for each view.
+        images: N×C×H×W float; with `flip_shift`, H and W are at least 2.
+        views: `none`, `flip` or `flip_shift`.
+
+    Returns:
+        N×K.
+
+    Example:
+        >>> images = torch.tensor([[[[1.0, 2.0]]]])
+        >>> average_views(lambda images: images[:, 0, 0], images, "flip")
+        tensor([[1.5000, 1.5000]])
+    """
+    if views == "none":
+        return network(images)
+    logits = (network(images) + network(images.flip(3))) / 2
+    if views == "flip":
+        return logits
+    height, width = images.shape[2:]
+    padded = F.pad(images, (1,) * 4, "reflect")
+    logits = logits / 2
+    for shift in (2, 0):  # up and left, down and right
+        moved = padded[:, :, shift : shift + height, shift : shift + width]
+        logits = logits + (network(moved) + network(moved.flip(3))) / 8
+    return logits
 
 
 def _draw_flips(num_images: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
-from cnn_lightning.augment import crop_flip, flip, flip_horizontally, pad_and_crop
+from cnn_lightning.augment import (
+    average_views,
+    crop_flip,
+    flip,
+    flip_horizontally,
+    pad_and_crop,
+)
 
 DTYPES = [torch.uint8, torch.float32, torch.float16, torch.int64, torch.bool]
 
@@ -129,3 +135,31 @@ def test_offsets_out_of_range_are_refused(offset: int) -> None:
 def test_masks_of_another_kind_are_refused(mask: Tensor) -> None:
     with pytest.raises(ValueError, match="mask must be 40 bool"):
         flip_horizontally(some_images(), mask)
+
+
+def look(images: Tensor) -> Tensor:
+    """A network that is no linear function and that flips and moves change."""
+    weights = torch.linspace(-1, 1, 4 * 3 * 9 * 7).reshape(4, -1) ** 3
+    return (images.flatten(1) @ weights.T).sin()
+
+
+def test_views_are_weighed_as_in_airbench() -> None:
+    images = torch.rand(5, 3, 9, 7, generator=generator())
+    weighed = []
+    for top, left, weight in ((0, 0, 1 / 4), (1, 1, 1 / 8), (-1, -1, 1 / 8)):
+        # image[y, x] comes from [y + top, x + left], reflected at the border by hand
+        rows = [min(abs(y + top), 16 - abs(y + top)) for y in range(9)]
+        columns = [min(abs(x + left), 12 - abs(x + left)) for x in range(7)]
+        moved = images[:, :, rows][:, :, :, columns]
+        weighed += [weight * look(moved), weight * look(reference.horizontal_flip(moved))]
+    torch.testing.assert_close(average_views(look, images, "flip_shift"), sum(weighed))
+    pair = (look(images) + look(reference.horizontal_flip(images))) / 2
+    torch.testing.assert_close(average_views(look, images, "flip"), pair)
+    assert torch.equal(average_views(look, images, "none"), look(images))
+    assert not torch.allclose(pair, look(images))  # the network does see a difference
+
+
+def test_an_image_and_its_mirror_image_get_the_same_logits() -> None:
+    images = torch.rand(5, 3, 9, 7, generator=generator())
+    found = average_views(look, images, "flip")
+    torch.testing.assert_close(average_views(look, images.flip(3), "flip"), found)

@@ -358,7 +358,7 @@ class ImageClassifier(L.LightningModule):
         if self._trainer is not None and self._trainer.state.fn == "fit":
             before = checkpoint.get("hyper_parameters", {}).get("optimizer")
             optimization.keep_new_arguments(
-                checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer
+                checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer, self
             )
 
 

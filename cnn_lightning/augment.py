@@ -1,30 +1,43 @@
-"""Random changes of training images, a whole batch at a time.
+"""Random changes of training images, a whole batch at a time, and the views of test images.
 
-`pad_and_crop` and `flip_horizontally` do what they are told; `crop_flip` and `flip` draw first.
-Draws are made on the CPU, so that they do not depend on the device of the images.
+`pad_and_crop`, `flip_horizontally` and `crop_and_flip` do what they are told, `Augmentation` draws
+first. Draws are made on the CPU, so that they do not depend on the device of the images.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnn_lightning.randomness import coin_flips
 
-def pad_and_crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
-    """Move each image by its own offset; zeros come in at the border.
+Border = Literal["zeros", "reflect"]
+"""What comes in at the border of a moved image: zeros, or what lies inside, mirrored."""
+
+Views = Literal["none", "flip", "flip_shift"]
+"""How often `average_views` looks at an image: once, twice or six times."""
+
+
+def pad_and_crop(images: Tensor, offsets: Tensor, padding: int, border: Border = "zeros") -> Tensor:
+    """Move each image by its own offset.
 
     The "pad 4, crop 32" of He et al. 2016 (arXiv:1512.03385, 4.2), in one gather for the batch.
 
     Args:
         images: N×C×H×W, any dtype.
         offsets: N×2 int64, rows then columns, each in 0..2·padding; `padding` means no move.
-        padding: Pixels added on each side, at least 0.
+        padding: Pixels added on each side, at least 0; below H and W if they are reflected.
+        border: What comes in at the border.
 
     Returns:
         N×C×H×W with the dtype and device of `images`, contiguous.
 
     Raises:
         ValueError: `offsets` is not N×2, or lies outside its range (looked at on the CPU only:
-            a look at the GPU would make the program wait for it).
+            a look at the GPU would make the program wait for it), or the padding is too wide.
 
     Example:
         >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
@@ -37,7 +50,7 @@ def pad_and_crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
     if offsets.device.type == "cpu" and ((offsets < 0) | (offsets > 2 * padding)).any():
         raise ValueError(f"offsets must lie in 0..{2 * padding}")
     columns = torch.arange(images.shape[3], device=images.device)
-    return _gather(images, offsets, columns, padding)
+    return _gather(images, offsets, columns, padding, border)
 
 
 def flip_horizontally(images: Tensor, mask: Tensor) -> Tensor:
@@ -65,67 +78,148 @@ def flip_horizontally(images: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask[:, None, None, None], images.flip(3), images)
 
 
-def crop_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Move each image by up to `padding` pixels and mirror it with probability 1/2.
-
-    The usual augmentation of CIFAR-10 (He et al. 2016, arXiv:1512.03385, 4.2): `pad_and_crop`,
-    then `flip_horizontally`, in one gather.
+def crop_and_flip(
+    images: Tensor, offsets: Tensor, mask: Tensor, padding: int, border: Border = "zeros"
+) -> Tensor:
+    """`pad_and_crop`, then `flip_horizontally`, in one gather.
 
     Args:
         images: N×C×H×W, any dtype.
-        generator: CPU generator; the offsets are drawn first, then the flips.
-        padding: Pixels added on each side, at least 0.
+        offsets: N×2 int64, as for `pad_and_crop`.
+        mask: N bool, true for the images to mirror.
+        padding: Pixels added on each side, at least 0; below H and W if they are reflected.
+        border: What comes in at the border.
 
     Returns:
         N×C×H×W with the dtype and device of `images`, contiguous.
+
+    Raises:
+        ValueError: The padding is too wide.
     """
-    offsets = torch.randint(2 * padding + 1, (len(images), 2), generator=generator)
-    mask = _draw_flips(len(images), generator).to(images.device, non_blocking=True)
+    mask = mask.to(images.device, non_blocking=True)
     columns = torch.arange(images.shape[3], device=images.device)
     columns = torch.where(mask[:, None], columns.flip(0), columns)  # N×W
-    return _gather(images, offsets, columns, padding)
+    return _gather(images, offsets, columns, padding, border)
 
 
-def crop(images: Tensor, generator: torch.Generator, padding: int = 2) -> Tensor:
-    """Move each image by up to `padding` pixels; for digits, which must not be mirrored.
+@dataclass(frozen=True)
+class Augmentation:
+    """Move and mirror images at random.
 
-    Args:
-        images: N×C×H×W, any dtype.
-        generator: CPU generator.
-        padding: Pixels added on each side, at least 0.
-
-    Returns:
-        N×C×H×W with the dtype and device of `images`, contiguous.
-    """
-    offsets = torch.randint(2 * padding + 1, (len(images), 2), generator=generator)
-    return pad_and_crop(images, offsets, padding)
-
-
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2.
+    Moving by up to `padding` pixels and mirroring half of the images is the usual augmentation of
+    CIFAR-10 (He et al. 2016, arXiv:1512.03385, 4.2). With `alternating` flips (Jordan 2024,
+    arXiv:2404.00498, 3.6) chance decides in epoch 0 alone: an image that was mirrored there is
+    mirrored in every even epoch, the others in every odd one, so that any two epochs in a row show
+    each image both ways.
 
     Args:
-        images: N×C×H×W, any dtype.
-        generator: CPU generator.
+        flip: Which images are mirrored: none, each with probability 1/2, or by turns.
+        padding: Images move by up to so many pixels each way, at least 0.
+        border: What comes in at the border.
+    """
+
+    flip: Literal["none", "random", "alternating"] = "none"
+    padding: int = 0
+    border: Border = "zeros"
+
+    def __call__(
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        *,
+        indices: Tensor | None = None,
+        epoch: int = 0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Change a batch.
+
+        Args:
+            images: N×C×H×W, any dtype.
+            generator: CPU generator; moves are drawn first, then random flips.
+            indices: N int64, each image's place in the data set; alternating flips need them.
+            epoch: Counted from 0; decides alternating flips together with `seed`.
+            seed: Decides what alternating flips do in epoch 0.
+
+        Returns:
+            N×C×H×W with the dtype and device of `images`.
+
+        Raises:
+            ValueError: Alternating flips got no indices, or the padding is too wide.
+        """
+        offsets = None
+        if self.padding:
+            offsets = torch.randint(2 * self.padding + 1, (len(images), 2), generator=generator)
+        mask = None
+        if self.flip == "random":
+            mask = torch.randint(2, (len(images),), generator=generator).bool()
+        elif self.flip == "alternating":
+            if indices is None:
+                raise ValueError("alternating flips need the indices of the images")
+            mask = coin_flips(indices, "flip", seed) ^ bool(epoch % 2)
+        if offsets is None:
+            return images if mask is None else flip_horizontally(images, mask)
+        if mask is None:
+            return pad_and_crop(images, offsets, self.padding, self.border)
+        return crop_and_flip(images, offsets, mask, self.padding, self.border)
+
+
+def average_views(network: Callable[[Tensor], Tensor], images: Tensor, views: Views) -> Tensor:
+    """Test-time augmentation: the mean of a network's logits over several views of each image.
+
+    That of airbench (Jordan 2024, arXiv:2404.00498, 3.5). `flip` looks at each image and its mirror
+    image; `flip_shift` also at both of them moved by one pixel up and left, and down and right,
+    with what comes in reflected at the border. The two unmoved views weigh 1/4 each, the four moved
+    ones 1/8.
+
+    Args:
+        network: Images to logits N×K, called once for each view.
+        images: N×C×H×W float; with `flip_shift`, H and W are at least 2.
+        views: `none`, `flip` or `flip_shift`.
 
     Returns:
-        N×C×H×W with the dtype and device of `images`.
+        N×K.
+
+    Example:
+        >>> images = torch.tensor([[[[1.0, 2.0]]]])
+        >>> average_views(lambda images: images[:, 0, 0], images, "flip")
+        tensor([[1.5000, 1.5000]])
     """
-    return flip_horizontally(images, _draw_flips(len(images), generator))
+    if views == "none":
+        return network(images)
+    logits = (network(images) + network(images.flip(3))) / 2
+    if views == "flip":
+        return logits
+    height, width = images.shape[2:]
+    padded = F.pad(images, (1,) * 4, "reflect")
+    logits = logits / 2
+    for shift in (2, 0):  # up and left, down and right
+        moved = padded[:, :, shift : shift + height, shift : shift + width]
+        logits = logits + (network(moved) + network(moved.flip(3))) / 8
+    return logits
 
 
-def _draw_flips(num_images: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(2, (num_images,), generator=generator).bool()
-
-
-def _gather(images: Tensor, offsets: Tensor, columns: Tensor, padding: int) -> Tensor:
+def _gather(
+    images: Tensor, offsets: Tensor, columns: Tensor, padding: int, border: Border
+) -> Tensor:
     """The moved images; `columns` (W or N×W) says which column of the window comes where."""
     channels, height, width = images.shape[1:]
     # non_blocking: a plain copy would wait for all that the GPU has yet to do
     offsets = offsets.to(images.device, non_blocking=True)
     rows = offsets[:, :1] + torch.arange(height, device=images.device)  # N×H
     columns = offsets[:, 1:] + columns  # N×W
-    places = (rows * (width + 2 * padding))[:, :, None] + columns[:, None, :]  # N×H×W
+    if border == "zeros":
+        images_wide, width = F.pad(images, (padding,) * 4), width + 2 * padding
+    else:
+        # what would be read from the padding is read from where it mirrors
+        rows, columns = _reflect(rows - padding, height), _reflect(columns - padding, width)
+        if padding >= min(height, width):
+            raise ValueError(f"{padding} pixels cannot be reflected in {height}×{width}")
+        images_wide = images
+    places = (rows * width)[:, :, None] + columns[:, None, :]  # N×H×W
     places = places.flatten(1)[:, None].expand(-1, channels, -1)
-    padded = F.pad(images, (padding,) * 4).flatten(2)  # N×C×(H+2P)·(W+2P)
-    return padded.gather(2, places).reshape(images.shape)
+    return images_wide.flatten(2).gather(2, places).reshape(images.shape)
+
+
+def _reflect(places: Tensor, length: int) -> Tensor:
+    """Places -length+1..2·length-2 mirrored at 0 and length-1 into 0..length-1."""
+    return (length - 1) - ((length - 1) - places.abs()).abs()

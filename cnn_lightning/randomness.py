@@ -51,6 +51,31 @@ def permutation(length: int, *key: int | str) -> Tensor:
     return torch.randperm(length, generator=generator(*key))
 
 
+def coin_flips(indices: Tensor, *key: int | str) -> Tensor:
+    """A fair coin for each index that depends on the index and `key` alone.
+
+    The lowest bit of SplitMix64 (Steele et al. 2014, doi:10.1145/2714064.2660195) at place `index`,
+    which is computed on the device of `indices`.
+
+    Args:
+        indices: N int64.
+        *key: What all coins depend on.
+
+    Returns:
+        N bool.
+    """
+    state = (indices + 1) * _wrap(0x9E3779B97F4A7C15) + key_to_seed(*key)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        # the mask makes torch's arithmetic shift a logical one
+        state = (state ^ ((state >> shift) & (2 ** (64 - shift) - 1))) * _wrap(factor)
+    return (state & 1).bool()
+
+
+def _wrap(number: int) -> int:
+    """An unsigned number of 64 bits as the signed one with the same bits."""
+    return number - 2**64 if number >= 2**63 else number
+
+
 def stratified_split(
     labels: Tensor, fraction: float, *key: int | str, class_names: Sequence[str] = ()
 ) -> tuple[Tensor, Tensor]:

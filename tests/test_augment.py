@@ -1,13 +1,11 @@
-from collections.abc import Callable
-
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
-from cnn_lightning.augment import crop_flip, flip, flip_horizontally, pad_and_crop
+from cnn_lightning.augment import Augmentation, average_views, flip_horizontally, pad_and_crop
 
+CROP_FLIP, FLIP = Augmentation("random", padding=4), Augmentation("random")
 DTYPES = [torch.uint8, torch.float32, torch.float16, torch.int64, torch.bool]
 
 
@@ -20,11 +18,15 @@ def some_images(num_images: int = 40, dtype: torch.dtype = torch.uint8) -> Tenso
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator()).to(dtype)
 
 
-def moved_by_torchvision(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
+def moved_by_torchvision(
+    images: Tensor, offsets: Tensor, padding: int, mode: str = "constant"
+) -> Tensor:
     height, width = images.shape[2:]
     return torch.stack(
         [
-            reference.crop(F.pad(image, (padding,) * 4), top, left, height, width)
+            reference.crop(
+                reference.pad(image, [padding] * 4, padding_mode=mode), top, left, height, width
+            )
             for image, (top, left) in zip(images, offsets.tolist(), strict=True)
         ]
     )
@@ -46,6 +48,22 @@ def test_every_offset_is_torchvisions() -> None:
     assert torch.equal(pad_and_crop(images, offsets, 2), moved_by_torchvision(images, offsets, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("padding", [1, 2, 6])
+def test_reflected_borders_are_torchvisions_bit_for_bit(padding: int, dtype: torch.dtype) -> None:
+    images = some_images(dtype=dtype)
+    offsets = torch.randint(2 * padding + 1, (40, 2), generator=generator())
+    offsets[0], offsets[1] = 0, 2 * padding  # as far as it goes
+    moved = pad_and_crop(images, offsets, padding, "reflect")
+    assert torch.equal(moved, moved_by_torchvision(images, offsets, padding, "reflect"))
+    assert not torch.equal(moved, pad_and_crop(images, offsets, padding))
+
+
+def test_a_border_wider_than_the_image_cannot_be_reflected() -> None:
+    with pytest.raises(ValueError, match="7 pixels cannot be reflected in 9×7"):
+        pad_and_crop(some_images(), torch.full((40, 2), 7), 7, "reflect")
+
+
 def test_an_offset_of_the_padding_moves_nothing() -> None:
     images = some_images()
     assert torch.equal(pad_and_crop(images, torch.full((40, 2), 4), 4), images)
@@ -61,24 +79,54 @@ def test_flip_is_torchvisions_bit_for_bit(dtype: torch.dtype) -> None:
     assert torch.equal(flipped[~mask], images[~mask])
 
 
-@pytest.mark.parametrize("padding", [0, 1, 4])
-def test_crop_flip_crops_and_then_flips(padding: int) -> None:
+@pytest.mark.parametrize("border", ["zeros", "reflect"])
+@pytest.mark.parametrize("padding", [1, 4])
+def test_crop_flip_crops_and_then_flips(padding: int, border: str) -> None:
     images, draws = some_images(), generator(1)
     offsets = torch.randint(2 * padding + 1, (40, 2), generator=draws)
     mask = torch.randint(2, (40,), generator=draws).bool()
-    expected = moved_by_torchvision(images, offsets, padding)
+    mode = "reflect" if border == "reflect" else "constant"
+    expected = moved_by_torchvision(images, offsets, padding, mode)
     expected[mask] = reference.horizontal_flip(expected[mask])
-    assert torch.equal(crop_flip(images, generator(1), padding), expected)
+    found = Augmentation("random", padding, border)(images, generator(1))  # type: ignore[arg-type]
+    assert torch.equal(found, expected)
 
 
 def test_flip_flips_by_its_draws() -> None:
     images = some_images()
     mask = torch.randint(2, (40,), generator=generator(1)).bool()
-    assert torch.equal(flip(images, generator(1)), flip_horizontally(images, mask))
+    assert torch.equal(FLIP(images, generator(1)), flip_horizontally(images, mask))
 
 
-@pytest.mark.parametrize("augment", [crop_flip, flip])
-def test_the_generator_alone_decides(augment: Callable[[Tensor, torch.Generator], Tensor]) -> None:
+@pytest.mark.parametrize("padding", [0, 4])
+def test_alternating_flips_show_each_image_both_ways_in_any_two_epochs(padding: int) -> None:
+    images, indices = some_images(), torch.arange(40) * 7
+    augment = Augmentation("alternating", padding)
+
+    def seen(epoch: int, order: Tensor) -> Tensor:
+        found = augment(images[order], generator(1), indices=indices[order], epoch=epoch, seed=5)
+        return found[order.argsort()]
+
+    straight = Augmentation(padding=padding)(images, generator(1))
+    in_order = torch.arange(40)
+    first, second, third = (seen(epoch, in_order) for epoch in (4, 5, 6))
+    # the mirror of a moved image: columns are chosen from the same window
+    assert torch.equal(first, reference.horizontal_flip(second))
+    assert torch.equal(first, third)
+    flipped = ~(first == straight).flatten(1).all(1)
+    assert torch.equal(first[flipped], reference.horizontal_flip(straight[flipped]))
+    assert 8 < flipped.sum() < 32
+    if not padding:  # nothing else is drawn: the place in the batch does not matter
+        assert torch.equal(seen(4, torch.randperm(40, generator=generator())), first)
+
+
+def test_alternating_flips_need_to_know_the_images() -> None:
+    with pytest.raises(ValueError, match="need the indices"):
+        Augmentation("alternating")(some_images(), generator())
+
+
+@pytest.mark.parametrize("augment", [CROP_FLIP, FLIP], ids=["crop_flip", "flip"])
+def test_the_generator_alone_decides(augment: Augmentation) -> None:
     images = some_images()
     before = torch.get_rng_state()
     assert torch.equal(augment(images, generator(1)), augment(images, generator(1)))
@@ -90,7 +138,7 @@ def test_all_offsets_come_up_equally_often_and_half_are_flipped() -> None:
     # the brightest pixel says where the image went; it is off the middle, so flips show
     images = torch.zeros(18_000, 1, 7, 7)
     images[:, :, 3, 2] = 1
-    place = crop_flip(images, generator(), padding=1).flatten(1).argmax(1)
+    place = Augmentation("random", 1)(images, generator()).flatten(1).argmax(1)
     # column 1..3 straight and 3..5 mirrored: 3 has both
     counts = torch.bincount(place, minlength=49).reshape(7, 7)[2:5, 1:6]
     expected = torch.tensor([1.0, 1, 2, 1, 1]).expand(3, 5) * 1000
@@ -103,12 +151,12 @@ def test_all_offsets_come_up_equally_often_and_half_are_flipped() -> None:
 def test_layout_does_not_matter_and_the_input_stays(layout: torch.memory_format) -> None:
     images = some_images().contiguous(memory_format=layout)
     before = images.clone()
-    assert torch.equal(crop_flip(images, generator()), crop_flip(some_images(), generator()))
+    assert torch.equal(CROP_FLIP(images, generator()), CROP_FLIP(some_images(), generator()))
     assert torch.equal(images, before)
 
 
 def test_an_empty_batch_stays_empty() -> None:
-    assert crop_flip(some_images()[:0], generator()).shape == (0, 3, 9, 7)
+    assert CROP_FLIP(some_images()[:0], generator()).shape == (0, 3, 9, 7)
 
 
 @pytest.mark.parametrize("offsets", [torch.zeros(40), torch.zeros(39, 2), torch.zeros(40, 3)])
@@ -129,3 +177,31 @@ def test_offsets_out_of_range_are_refused(offset: int) -> None:
 def test_masks_of_another_kind_are_refused(mask: Tensor) -> None:
     with pytest.raises(ValueError, match="mask must be 40 bool"):
         flip_horizontally(some_images(), mask)
+
+
+def look(images: Tensor) -> Tensor:
+    """A network that is no linear function and that flips and moves change."""
+    weights = torch.linspace(-1, 1, 4 * 3 * 9 * 7).reshape(4, -1) ** 3
+    return (images.flatten(1) @ weights.T).sin()
+
+
+def test_views_are_weighed_as_in_airbench() -> None:
+    images = torch.rand(5, 3, 9, 7, generator=generator())
+    weighed = []
+    for top, left, weight in ((0, 0, 1 / 4), (1, 1, 1 / 8), (-1, -1, 1 / 8)):
+        # image[y, x] comes from [y + top, x + left], reflected at the border by hand
+        rows = [min(abs(y + top), 16 - abs(y + top)) for y in range(9)]
+        columns = [min(abs(x + left), 12 - abs(x + left)) for x in range(7)]
+        moved = images[:, :, rows][:, :, :, columns]
+        weighed += [weight * look(moved), weight * look(reference.horizontal_flip(moved))]
+    torch.testing.assert_close(average_views(look, images, "flip_shift"), sum(weighed))
+    pair = (look(images) + look(reference.horizontal_flip(images))) / 2
+    torch.testing.assert_close(average_views(look, images, "flip"), pair)
+    assert torch.equal(average_views(look, images, "none"), look(images))
+    assert not torch.allclose(pair, look(images))  # the network does see a difference
+
+
+def test_an_image_and_its_mirror_image_get_the_same_logits() -> None:
+    images = torch.rand(5, 3, 9, 7, generator=generator())
+    found = average_views(look, images, "flip")
+    torch.testing.assert_close(average_views(look, images.flip(3), "flip"), found)

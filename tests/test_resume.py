@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 from compare import assert_same_checkpoint, differences
+from stopping import LAST, StopAt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnn_lightning.callbacks import FeatureCache, LastCheckpoint
 from cnn_lightning.cli import main
 
-LAST = Path("checkpoints/last.ckpt")
 # shapes: colour, augmented, nothing to read; 270 training images are nine steps of 32
 RECIPE = """
 data:
@@ -53,23 +53,6 @@ def folder(log_dir: Path) -> Path:
 def whole(recipe: Path, tmp_path: Path) -> Path:
     assert fit(recipe, tmp_path / "whole") == 0
     return folder(tmp_path / "whole")
-
-
-class StopAt:
-    """Sends this process a signal after a step, as a person or a cluster would."""
-
-    def __init__(self, step: int, number: int) -> None:
-        self.step, self.number = step, number
-
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        original = LastCheckpoint.on_train_batch_end
-
-        def wrapped(callback: LastCheckpoint, trainer: L.Trainer, *args: object) -> None:
-            if trainer.global_step == self.step:
-                os.kill(os.getpid(), self.number)
-            original(callback, trainer, *args)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", wrapped)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
+from cnn_lightning.augment import Views, average_views
 from cnn_lightning.checkpoint_content import CHECKPOINT_FORMAT, CHECKPOINT_KEY, Content
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
+from cnn_lightning.classifiers.losses import check_smoothing, training_loss
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.errors import UserError
@@ -44,9 +45,15 @@ class ImageClassifier(L.LightningModule):
         freeze: `backbone` trains the last layer alone.
         image_size: Side in pixels that images are resized to; `null` leaves images alone that the
             network can take and takes the size that pretrained weights were trained with.
+        label_smoothing: Share of every label that is spread over all classes, in the training loss
+            alone (Szegedy et al. 2016, arXiv:1512.00567), from 0 to below 1.
+        test_augment: Views of an image over which `test` and `predict` average the logits, as
+            airbench does (Jordan 2024, arXiv:2404.00498): `none`, `flip` (the mirror image too) or
+            `flip_shift` (both also moved by a pixel: six views, six times the work). Validation
+            always looks once.
 
     Raises:
-        UserError: The weights cannot be had or do not fit.
+        UserError: The weights cannot be had or do not fit, or a number is out of its range.
     """
 
     torchvision_name: str | None = None
@@ -61,8 +68,11 @@ class ImageClassifier(L.LightningModule):
         weights: str | None = None,
         freeze: Literal["backbone"] | None = None,
         image_size: int | None = None,
+        label_smoothing: float = 0.0,
+        test_augment: Views = "none",
     ) -> None:
         super().__init__()
+        check_smoothing(label_smoothing)
         self.save_hyperparameters(ignore=["network"])
         self.network = network.to(memory_format=torch.channels_last)
         self.optimizer = optimizer or optimization.DEFAULT_OPTIMIZER
@@ -70,6 +80,8 @@ class ImageClassifier(L.LightningModule):
         self.schedule_interval = schedule_interval
         self.freeze_part = freeze
         self.image_size = image_size
+        self.label_smoothing = label_smoothing
+        self.test_augment: Views = test_augment
         self.num_classes = _count_classes(network)
         self.class_names: tuple[str, ...] | None = None
         self.preprocessing: Preprocessing | None = None
@@ -153,6 +165,10 @@ class ImageClassifier(L.LightningModule):
             return cast(Tensor, self.network.head(batch.images))
         return cast(Tensor, self(batch.images))
 
+    def test_logits(self, images: Tensor) -> Tensor:
+        """Logits N×K of prepared images, averaged over the views of `test_augment`."""
+        return average_views(self, images, self.test_augment)
+
     @override
     def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
         # what dropout and the like draw depends on the place alone, so a resumed run draws the same
@@ -162,12 +178,15 @@ class ImageClassifier(L.LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         if self.network.auxiliary_weight and self.freeze_part is None:
             logits, auxiliary = self.network.auxiliary_logits(batch.images)
-            loss = F.cross_entropy(logits, batch.labels)
-            for more in auxiliary:
-                loss = loss + self.network.auxiliary_weight * F.cross_entropy(more, batch.labels)
         else:
-            logits = self.logits(batch)
-            loss = F.cross_entropy(logits, batch.labels)
+            logits, auxiliary = self.logits(batch), []
+        loss = training_loss(
+            logits,
+            auxiliary,
+            batch.labels,
+            auxiliary_weight=self.network.auxiliary_weight,
+            label_smoothing=self.label_smoothing,
+        )
         correct = (logits.detach().argmax(1) == batch.labels).sum()
         count = torch.as_tensor(len(batch.labels), device=loss.device)
         if self._window.device != loss.device:
@@ -242,7 +261,7 @@ class ImageClassifier(L.LightningModule):
     def test_step(  # type: ignore[override]  # Lightning passes any result on to callbacks
         self, batch: ImageBatch, batch_idx: int
     ) -> StepOutput:
-        logits = self.logits(batch)
+        logits = self.test_logits(batch.images)
         self.test_metrics.update(logits, batch.labels)
         return StepOutput(logits.float().softmax(1), batch.labels, batch.indices)
 
@@ -260,7 +279,8 @@ class ImageClassifier(L.LightningModule):
 
     @override
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> StepOutput:
-        return StepOutput(self.logits(batch).float().softmax(1), batch.labels, batch.indices)
+        probabilities = self.test_logits(batch.images).float().softmax(1)
+        return StepOutput(probabilities, batch.labels, batch.indices)
 
     def predict_images(
         self,
@@ -268,7 +288,7 @@ class ImageClassifier(L.LightningModule):
         *,
         batch_size: int = 256,
     ) -> Predictions:
-        """Classify images, prepared exactly as validation prepares them.
+        """Classify images, prepared and looked at exactly as `predict` does.
 
         Args:
             images: N×C×H×W uint8 of any size, or PIL images or paths of image files.
@@ -290,7 +310,7 @@ class ImageClassifier(L.LightningModule):
                 prepared = self.preprocessing(
                     torch.stack(fitted[start : start + batch_size]).to(self.device)
                 )
-                chunks.append(self(prepared).float().softmax(1).cpu())
+                chunks.append(self.test_logits(prepared).float().softmax(1).cpu())
         probabilities = torch.cat(chunks) if chunks else torch.empty(0, self.num_classes)
         return Predictions(
             [self.class_names[label] for label in probabilities.argmax(1).tolist()], probabilities
@@ -356,7 +376,7 @@ class ImageClassifier(L.LightningModule):
         if self._trainer is not None and self._trainer.state.fn == "fit":
             before = checkpoint.get("hyper_parameters", {}).get("optimizer")
             optimization.keep_new_arguments(
-                checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer
+                checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer, self
             )
 
 

@@ -35,7 +35,7 @@ def build_optimizer(spec: ClassSpec, module: nn.Module) -> Optimizer:
     Raises:
         UserError: The class is no optimizer, or does not take the arguments.
     """
-    kind = find_class(spec["class_path"], Optimizer, [torch.optim])
+    kind = find_class(spec["class_path"], Optimizer, [optim, torch.optim])
     return _build(kind, spec, split_weight_decay(module), {})
 
 
@@ -64,7 +64,9 @@ def build_schedule(spec: ClassSpec, optimizer: Optimizer, length: int) -> LRSche
     return _build(kind, spec, optimizer, known)
 
 
-def keep_new_arguments(checkpoint: dict[str, Any], before: ClassSpec, now: ClassSpec) -> None:
+def keep_new_arguments(
+    checkpoint: dict[str, Any], before: ClassSpec, now: ClassSpec, module: nn.Module
+) -> None:
     """Let what is asked for now win over what a checkpoint's optimizer was made with.
 
     Torch's `load_state_dict` would bring the old learning rate back, and the schedule's old base.
@@ -73,6 +75,7 @@ def keep_new_arguments(checkpoint: dict[str, Any], before: ClassSpec, now: Class
         checkpoint: Changed in place.
         before: The optimizer that the checkpoint was made with.
         now: The optimizer that is asked for.
+        module: What both are of.
 
     Raises:
         UserError: They are of different classes, whose states do not fit each other.
@@ -85,21 +88,19 @@ def keep_new_arguments(checkpoint: dict[str, Any], before: ClassSpec, now: Class
             f"the checkpoint holds the state of {names[0]}, the config asks for {names[1]}",
             "keep the optimizer, or start a new run with the checkpoint as `weights`",
         )
-    old, new = before.get("init_args", {}), now.get("init_args", {})
-    changed = {key: value for key, value in new.items() if value != old.get(key)}
-    for state in checkpoint["optimizer_states"]:
-        for group in state["param_groups"]:
-            for key, value in changed.items():
-                if key == "weight_decay" and group[key] == 0:
-                    continue  # biases and norms, see split_weight_decay
-                if key == "lr":
-                    group["lr"] *= value / group.get("initial_lr", group["lr"])
-                    group["initial_lr"] = value
-                else:
-                    group[key] = value
-    if "lr" in changed:
-        for state in checkpoint["lr_schedulers"]:
-            state["base_lrs"] = [changed["lr"]] * len(state["base_lrs"])
+    old, new = (build_optimizer(spec, module).param_groups for spec in (before, now))
+    for number, (was, wanted) in enumerate(zip(old, new, strict=True)):
+        changed = {key for key in wanted if key != "params" and wanted[key] != was[key]}
+        for state in checkpoint["optimizer_states"]:
+            group = state["param_groups"][number]
+            for key in changed - {"lr"}:
+                group[key] = wanted[key]
+            if "lr" in changed:
+                group["lr"] *= wanted["lr"] / group.get("initial_lr", group["lr"])
+                group["initial_lr"] = wanted["lr"]
+        if "lr" in changed:
+            for state in checkpoint["lr_schedulers"]:
+                state["base_lrs"][number] = wanted["lr"]
 
 
 def find_class(class_path: str, base: type[_Class], modules: list[Any]) -> type[_Class]:

@@ -255,7 +255,8 @@ def draw_augmented(data: ImageDataModule, image: Tensor) -> Tensor:
     """
     epoch, batch, rank = 0, 0, 0
     draws = generator("augment", run_seed(), epoch, batch, rank)
-    return data.augment_images(image.repeat(NUM_DRAWS, 1, 1, 1), draws)
+    copies = image.repeat(NUM_DRAWS, 1, 1, 1)
+    return data.augment_images(copies, draws, indices=torch.arange(NUM_DRAWS), epoch=epoch)
 
 
 def compare_statistics(computed: list[list[float]], constants: list[list[float]]) -> list[str]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from cnn_lightning import augment as augmentations
+from cnn_lightning.augment import Augmentation, Border
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
 from cnn_lightning.errors import UserError
 from cnn_lightning.preprocessing import Preprocessing
@@ -20,12 +20,15 @@ from cnn_lightning.randomness import generator, run_seed, stratified_split
 
 Split = Literal["train", "test"]
 Stage = Literal["train", "val", "test"]
-Augment = Literal["none", "flip", "crop", "crop_flip"]
+Augment = Literal["none", "flip", "crop", "crop_flip", "alternating_flip", "crop_alternating_flip"]
 
-_AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "flip": augmentations.flip,
-    "crop": augmentations.crop,
-    "crop_flip": augmentations.crop_flip,
+_AUGMENTATIONS: dict[Augment, Augmentation] = {
+    "none": Augmentation(),
+    "flip": Augmentation("random"),
+    "crop": Augmentation(padding=2),
+    "crop_flip": Augmentation("random", padding=4),
+    "alternating_flip": Augmentation("alternating"),
+    "crop_alternating_flip": Augmentation("alternating", padding=4),
 }
 
 
@@ -42,8 +45,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
         val_fraction: Share of each class of the training set held out for validation, 0..1.
         split_seed: Alone decides which images are held out.
         augment: Random changes of training images: `none`, `flip` (left-right), `crop` (pad by 2,
-            crop: for digits), `crop_flip` (pad by 4, crop, flip). `None` takes the data set's own
-            default.
+            crop: for digits), `crop_flip` (pad by 4, crop, flip), `alternating_flip` (by chance in
+            the first epoch, then by turns: Jordan 2024, arXiv:2404.00498, 3.6),
+            `crop_alternating_flip`. `None` takes the data set's own default.
+        crop_padding: Pixels to pad by before a crop, at least 1, in place of those of `augment`.
+        crop_border: What a crop sees beyond the border: `zeros`, or the image mirrored (`reflect`).
     """
 
     class_names: Sequence[str]
@@ -61,6 +67,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         augment: Augment | None = None,
+        crop_padding: int | None = None,
+        crop_border: Border = "zeros",
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -80,6 +88,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.augment: Augment = augment or self.default_augment
+        self.crop_padding = crop_padding
+        self.crop_border: Border = crop_border
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
         self._features: dict[Stage, Tensor] = {}
@@ -139,6 +149,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
 
     @override
     def setup(self, stage: str) -> None:
+        self.augmentation()
         self.load("test" if stage in ("test", "predict") else "train")
 
     @override
@@ -162,25 +173,66 @@ class ImageDataModule(L.LightningDataModule, ABC):
         # Lightning also sends the example input of its model summary through here
         if not isinstance(batch, Batch) or batch.is_features:
             return batch
-        images = batch.images
         if self.trainer is not None and self.trainer.training:
-            draws = generator("augment", run_seed(), *self._place(), self.trainer.global_rank)
-            images = self.augment_images(images, draws)
+            epoch, number = self._place()
+            return self.prepare_training(batch, epoch, number, self.trainer.global_rank)
+        return batch._replace(images=self.prepare(batch.images))
+
+    def prepare_training(self, batch: Batch, epoch: int, number: int, rank: int = 0) -> Batch:
+        """A batch as it is read, made ready for a training step: images are augmented and prepared.
+
+        Args:
+            batch: Images N×C×H×W uint8, or features, which stay as they are.
+            epoch: The epoch it belongs to.
+            number: Which of the epoch's batches it is.
+            rank: The process that it is for.
+        """
+        if batch.is_features:
+            return batch
+        draws = generator("augment", run_seed(), epoch, number, rank)
+        images = self.augment_images(batch.images, draws, indices=batch.indices, epoch=epoch)
         return batch._replace(images=self.prepare(images))
 
-    def augment_images(self, images: Tensor, draws: torch.Generator) -> Tensor:
+    def augment_images(
+        self,
+        images: Tensor,
+        draws: torch.Generator,
+        *,
+        indices: Tensor | None = None,
+        epoch: int = 0,
+    ) -> Tensor:
         """Change images at random, as training does.
 
         Args:
             images: N×C×H×W, any dtype.
             draws: Where the random numbers come from, on the CPU.
+            indices: N int64, each image's place in the data set; alternating flips need them.
+            epoch: The epoch they are for; alternating flips depend on it.
 
         Returns:
             N×C×H×W; `images` themselves if `augment` is `none`.
         """
-        if self.augment == "none":
-            return images
-        return _AUGMENTATIONS[self.augment](images, draws)
+        return self.augmentation()(images, draws, indices=indices, epoch=epoch, seed=run_seed())
+
+    def augmentation(self) -> Augmentation:
+        """What `augment` and the arguments of the crop ask for.
+
+        Raises:
+            UserError: They do not go together, or with the size of the images.
+        """
+        found = _AUGMENTATIONS[self.augment]
+        if self.crop_padding is None and self.crop_border == "zeros":
+            return found
+        if not found.padding:
+            raise UserError(
+                f"augment {self.augment} crops nothing, and crop_padding or crop_border is set",
+                "leave them out, or use an augment with crop",
+            )
+        padding = found.padding if self.crop_padding is None else self.crop_padding
+        most = min(self.image_shape[1:]) - 1
+        if not 1 <= padding <= most:
+            raise UserError(f"crop_padding is {padding}", f"give a number in 1..{most}")
+        return Augmentation(found.flip, padding, self.crop_border)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images as a network takes them, in every stage: see `Preprocessing`.

@@ -1,6 +1,14 @@
-"""Learning-rate schedules and parameter groups."""
+"""Optimizers, learning-rate schedules and parameter groups."""
 
 from cnn_lightning.optim.building import split_weight_decay
+from cnn_lightning.optim.muon import MuonSGD, orthogonalize
 from cnn_lightning.optim.schedules import WarmupCosine, WarmupLinear, WarmupSteps
 
-__all__ = ["WarmupCosine", "WarmupLinear", "WarmupSteps", "split_weight_decay"]
+__all__ = [
+    "MuonSGD",
+    "WarmupCosine",
+    "WarmupLinear",
+    "WarmupSteps",
+    "orthogonalize",
+    "split_weight_decay",
+]

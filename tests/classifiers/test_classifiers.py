@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from cnn_lightning import classifiers
+from cnn_lightning.augment import average_views
 from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import (
     VGG16,
@@ -122,6 +123,25 @@ def test_images_are_predicted_as_test_predicts_them(tmp_path: Path) -> None:
     found = classifier.predict_images(images)
     assert torch.equal(found.probabilities, output.probabilities)
     assert found.class_names == [data.class_names[i] for i in output.probabilities.argmax(1)]
+
+
+def test_test_and_predict_look_several_times_and_validation_once(tmp_path: Path) -> None:
+    data = ShapesDataModule(num_images=40, num_test=20, eval_batch_size=20)
+    plain = LeNet(10)
+    trainer, path = train(plain, tmp_path)
+    averaged = LeNet.load_from_checkpoint(path, test_augment="flip_shift")
+    looks = [trainer.validate(one, data, verbose=False)[0]["val/loss"] for one in (plain, averaged)]
+    assert looks[0] == looks[1]
+    images, labels = data.load("test")
+    with torch.no_grad():
+        logits = average_views(averaged.eval(), data.prepare(images), "flip_shift")
+    measured = trainer.test(averaged, data, verbose=False)[0]["test/loss"]
+    assert measured == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item())
+    assert measured != pytest.approx(trainer.test(plain, data, verbose=False)[0]["test/loss"])
+    found = averaged.predict_images(images).probabilities
+    torch.testing.assert_close(found, logits.softmax(1))
+    (output,) = trainer.predict(averaged, data)  # type: ignore[misc]
+    assert torch.equal(found, output.probabilities)
 
 
 def test_tensors_pictures_and_files_are_predicted_alike(tmp_path: Path) -> None:

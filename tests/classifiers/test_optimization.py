@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule
+from cnn_lightning.classifiers.optimization import (
+    build_optimizer,
+    build_schedule,
+    keep_new_arguments,
+)
 from cnn_lightning.errors import UserError
 
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
@@ -69,3 +73,23 @@ def test_a_schedule_that_waits_for_a_metric_is_refused() -> None:
     optimizer = build_optimizer(SGD, nn.Linear(2, 2))
     with pytest.raises(UserError, match="waits for a metric"):
         build_schedule({"class_path": "ReduceLROnPlateau"}, optimizer, 10)
+
+
+def test_new_rates_reach_their_own_groups_and_nothing_else() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2))
+    before = {"class_path": "MuonSGD", "init_args": {"lr": 0.1, "sgd_lr": 0.2, "momentum": 0.5}}
+    now = {"class_path": "MuonSGD", "init_args": {"lr": 0.1, "sgd_lr": 0.4, "momentum": 0.6}}
+    optimizer = build_optimizer(before, module)
+    schedule = build_schedule({"class_path": "LinearLR"}, optimizer, 10)
+    checkpoint = {
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [schedule.state_dict()],
+    }
+    keep_new_arguments(checkpoint, before, now, module)
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    # LinearLR begins with a third of the rate
+    assert [group["lr"] for group in groups] == pytest.approx([0.1 / 3, 0.4 / 3, 0.4 / 3])
+    assert [group["initial_lr"] for group in groups] == [0.1, 0.4, 0.4]
+    assert [group["momentum"] for group in groups] == [0.6, 0.9, 0.9]
+    assert [group["weight_decay"] for group in groups] == [0, 5e-4, 0]
+    assert checkpoint["lr_schedulers"][0]["base_lrs"] == [0.1, 0.4, 0.4]

@@ -105,7 +105,7 @@ def test_constants_that_are_off_are_named() -> None:
     assert "right within 0.01" in compare_statistics([[0.495], [0.2]], [[0.5], [0.205]])[0]
 
 
-@pytest.mark.parametrize("augment", ["flip", "crop", "crop_flip"])
+@pytest.mark.parametrize("augment", ["flip", "crop", "crop_flip", "crop_alternating_flip"])
 def test_augmented_images_are_those_of_training(augment: str) -> None:
     data = ShapesDataModule(num_images=60, num_test=20, augment=augment)  # type: ignore[arg-type]
     image = data.load("train")[0][0]
@@ -115,7 +115,7 @@ def test_augmented_images_are_those_of_training(augment: str) -> None:
     copies = Batch(
         image.repeat(NUM_DRAWS, 1, 1, 1),
         torch.zeros(NUM_DRAWS, dtype=torch.int64),
-        torch.zeros(NUM_DRAWS, dtype=torch.int64),
+        torch.arange(NUM_DRAWS),
     )
     progress = SimpleNamespace(current=SimpleNamespace(ready=0))
     data.trainer = SimpleNamespace(  # type: ignore[assignment]  # what the data module asks of it

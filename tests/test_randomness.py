@@ -1,0 +1,39 @@
+"""Coins that depend on an index and a key alone."""
+
+import torch
+
+from cnn_lightning.randomness import coin_flips, key_to_seed
+
+COUNT = 100_000
+
+
+def by_the_paper(index: int, seed: int) -> bool:
+    """SplitMix64 in Python's own numbers, which have no sign and no end."""
+    most = 2**64 - 1
+    z = (seed + (index + 1) * 0x9E3779B97F4A7C15) & most
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & most
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & most
+    return bool((z ^ (z >> 31)) & 1)
+
+
+def test_coins_are_those_of_splitmix64() -> None:
+    indices = torch.tensor([0, 1, 2, 49_999, 2**40])
+    for key in ("a", "b", "c"):
+        found = coin_flips(indices, key).tolist()
+        assert found == [by_the_paper(index, key_to_seed(key)) for index in indices.tolist()]
+
+
+def test_coins_are_fair_and_independent() -> None:
+    indices = torch.arange(COUNT)
+    first, second = coin_flips(indices, "flip", 0), coin_flips(indices, "flip", 1)
+    # each of these is a count of fair coins: within five standard deviations of its half
+    for coins in (first, second, first ^ second, first[1:] ^ first[:-1], first[::2]):
+        away = coins.double().mean() - 0.5
+        assert abs(away) < 5 * 0.5 / len(coins) ** 0.5
+
+
+def test_a_coin_does_not_depend_on_the_others() -> None:
+    indices = torch.arange(1000)
+    order = torch.randperm(1000)
+    assert torch.equal(coin_flips(indices[order], 3), coin_flips(indices, 3)[order])
+    assert torch.equal(coin_flips(indices[5:6], 3), coin_flips(indices, 3)[5:6])

@@ -110,13 +110,18 @@ def _check_optimizer(
         what="its optimizer's groups hold other parameters",
     )
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    expected = _state_after_a_step(type(optimizer), optimizer.defaults)
-    needed = is_whole and content.values["global_step"] > 0 and bool(expected)
+    # Muon keeps other things of kernels than of vectors
+    forms = {
+        ndim: _state_after_a_step(type(optimizer), optimizer.defaults, ndim)
+        for ndim in {parameter.ndim for parameter in parameters}
+    }
+    needed = is_whole and content.values["global_step"] > 0 and all(forms.values())
     for place, one in (per_parameter or {}).items():
         content.demand(
             holds=isinstance(one, dict) and place in range(len(parameters)),
             what="its optimizer's state is not one of each parameter",
         )
+        expected = forms[parameters[place].ndim]
         content.demand(
             holds=expected is None or one.keys() == expected.keys(),
             what=f"its optimizer's state holds {', '.join(map(str, one))}",
@@ -131,10 +136,12 @@ def _check_optimizer(
     content.demand(holds=not missing, what="its optimizer's state lacks parameters")
 
 
-def _state_after_a_step(kind: type[Optimizer], defaults: dict[str, Any]) -> dict[str, Any] | None:
-    """What an optimizer keeps for a parameter, by name; `None` if it cannot be told."""
-    parameter = torch.nn.Parameter(torch.zeros(2, 2))
-    parameter.grad = torch.zeros(2, 2)
+def _state_after_a_step(
+    kind: type[Optimizer], defaults: dict[str, Any], ndim: int
+) -> dict[str, Any] | None:
+    """What an optimizer keeps for a parameter of `ndim` dimensions; `None` if none can tell."""
+    parameter = torch.nn.Parameter(torch.zeros([2] * ndim))
+    parameter.grad = torch.zeros_like(parameter)
     arguments = {
         key: value for key, value in defaults.items() if key in inspect.signature(kind).parameters
     }

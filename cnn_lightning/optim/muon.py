@@ -1,5 +1,6 @@
 """Muon: steps of momentum that are orthogonal matrices."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 from typing_extensions import override
 
 # of the quintic polynomial: Jordan et al. 2024, kellerjordan.github.io/posts/muon
@@ -44,27 +46,26 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if is_tall else x).to(matrices.dtype)
 
 
-class MuonSGD(Optimizer):
-    """Muon for the kernels of convolutions, SGD for everything else.
+class MuonAdamW(Optimizer):
+    """Muon for the kernels of convolutions, AdamW for everything else.
 
     Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) orthogonalises what momentum makes
     of the gradient, each kernel O×I×h×w seen as a matrix O×Ihw, and scales a step by
-    sqrt(max(1, rows / columns)). Biases, norms and fully connected layers are trained by SGD as
-    torch does it, with rates of their own; a schedule scales all of them alike.
+    sqrt(max(1, rows / columns)). Biases, norms and fully connected layers are trained by torch's
+    AdamW, with a rate of their own; a schedule scales both alike.
 
     Args:
         params: Parameters, or groups of them; what a group says of `weight_decay` holds.
         lr: Rate of the kernels.
         momentum: Momentum of the kernels, 0 to below 1.
         weight_decay: Decay of the kernels, which shrink by lr · weight_decay a step.
-        nesterov: Whether both momenta are Nesterov's.
+        nesterov: Whether this momentum is Nesterov's.
         ns_steps: Newton–Schulz iterations.
         normalize_kernels: Whether each kernel is scaled to the norm sqrt(O) before each step, as
             in airbench94_muon (github.com/KellerJordan/cifar10-airbench).
-        sgd_lr: Rate of the other parameters.
-        head_lr: Rate of matrices, which is what the last layer is; `None` takes `sgd_lr`.
-        sgd_momentum: Momentum of the other parameters, 0 to below 1.
-        sgd_weight_decay: Decay of the other parameters, added to their gradients.
+        adam_lr: Rate of the other parameters.
+        adam_betas: How slowly AdamW's means of gradients and of their squares move, 0 to below 1.
+        adam_weight_decay: Decay of the other parameters.
 
     Raises:
         ValueError: A number is out of its range.
@@ -80,40 +81,39 @@ class MuonSGD(Optimizer):
         ns_steps: int = 5,
         *,
         normalize_kernels: bool = False,
-        sgd_lr: float = 0.05,
-        head_lr: float | None = None,
-        sgd_momentum: float = 0.9,
-        sgd_weight_decay: float = 5e-4,
+        adam_lr: float = 1e-3,
+        adam_betas: tuple[float, float] = (0.9, 0.95),
+        adam_weight_decay: float = 0.0,
     ) -> None:
-        defaults = {
+        beta1, beta2 = adam_betas
+        ranges = {
+            "lr": (lr, math.inf),
+            "momentum": (momentum, 1),
+            "weight_decay": (weight_decay, math.inf),
+            "adam_lr": (adam_lr, math.inf),
+            "adam_betas": (max(beta1, beta2), 1),
+            "adam_weight_decay": (adam_weight_decay, math.inf),
+        }
+        for name, (value, below) in ranges.items():
+            if not 0 <= value < below or min(beta1, beta2) < 0:
+                raise ValueError(f"{name} is {value}, it must be in 0..{below}")
+        if ns_steps < 1:
+            raise ValueError(f"ns_steps is {ns_steps}, it must be at least 1")
+        muon = {
             "lr": lr,
             "momentum": momentum,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
             "ns_steps": ns_steps,
             "normalize_kernels": normalize_kernels,
-            "sgd_lr": sgd_lr,
-            "head_lr": head_lr,
-            "sgd_momentum": sgd_momentum,
-            "sgd_weight_decay": sgd_weight_decay,
         }
-        for name, value in defaults.items():
-            below = 1 if name.endswith("momentum") else float("inf")
-            if value is not None and not 0 <= value < below:
-                raise ValueError(f"{name} is {value}, it must be in 0..{below}")
-        if ns_steps < 1:
-            raise ValueError(f"ns_steps is {ns_steps}, it must be at least 1")
-        sgd: dict[str, Any] = {
-            "momentum": sgd_momentum,
-            "weight_decay": sgd_weight_decay,
-            "is_muon": False,
+        adam = {
+            "lr": adam_lr,
+            "betas": [beta1, beta2],
+            "weight_decay": adam_weight_decay,
+            "eps": 1e-8,
         }
-        kinds: dict[str, dict[str, Any]] = {
-            "kernel": {"is_muon": True},
-            "matrix": {**sgd, "lr": sgd_lr if head_lr is None else head_lr},
-            "vector": {**sgd, "lr": sgd_lr},
-        }
-        super().__init__(_split(params, kinds), defaults)
+        super().__init__(_split(params, muon, adam), {})
 
     @override
     @torch.no_grad()
@@ -126,36 +126,42 @@ class MuonSGD(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if moving and group["is_muon"]:
-                self._step_kernels(group, moving)
+            if "ns_steps" in group:
+                self._step_by_muon(group, moving)
             elif moving:
-                directions = self._directions(group, moving, decay=group["weight_decay"])
-                torch._foreach_add_(moving, directions, alpha=-group["lr"])
+                self._step_by_adam(group, moving)
         return loss
 
-    def _directions(
-        self, group: dict[str, Any], moving: list[Tensor], *, decay: float
-    ) -> list[Tensor]:
-        """Where momentum points; `decay` times a parameter is added to its gradient."""
-        gradients = [parameter.grad for parameter in moving if parameter.grad is not None]
-        if decay:
-            gradients = list(torch._foreach_add(gradients, moving, alpha=decay))
+    def _step_by_adam(self, group: dict[str, Any], moving: list[Tensor]) -> None:
         for parameter in moving:
-            if "momentum_buffer" not in self.state[parameter]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        buffers = [self.state[parameter]["momentum_buffer"] for parameter in moving]
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, gradients)
-        if not group["nesterov"]:
-            return buffers
-        return list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
+            if not self.state[parameter]:
+                self.state[parameter] = {
+                    "step": torch.tensor(0.0),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
+        states = [self.state[parameter] for parameter in moving]
+        adamw(
+            moving,
+            [parameter.grad for parameter in moving if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[],
+            state_steps=[state["step"] for state in states],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
-    def _step_kernels(self, group: dict[str, Any], moving: list[Tensor]) -> None:
-        directions = self._directions(group, moving, decay=0)
+    def _step_by_muon(self, group: dict[str, Any], moving: list[Tensor]) -> None:
         if group["weight_decay"]:
             torch._foreach_mul_(moving, 1 - group["lr"] * group["weight_decay"])
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for kernel, direction in zip(moving, directions, strict=True):
+        for kernel, direction in zip(moving, self._directions(group, moving), strict=True):
             if group["normalize_kernels"]:
                 kernel.mul_(len(kernel) ** 0.5 / kernel.norm().clamp(min=1e-7))
             matrix = direction.flatten(1)
@@ -167,21 +173,31 @@ class MuonSGD(Optimizer):
             for (kernel, _), step in zip(pairs, steps, strict=True):
                 kernel.add_(step.reshape(kernel.shape), alpha=-size)
 
+    def _directions(self, group: dict[str, Any], moving: list[Tensor]) -> list[Tensor]:
+        """Where momentum points."""
+        gradients = [kernel.grad for kernel in moving if kernel.grad is not None]
+        for kernel in moving:
+            if "momentum_buffer" not in self.state[kernel]:
+                self.state[kernel]["momentum_buffer"] = torch.zeros_like(kernel)
+        buffers = [self.state[kernel]["momentum_buffer"] for kernel in moving]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, gradients)
+        if not group["nesterov"]:
+            return buffers
+        return list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
 
-def _split(params: Iterable[Any], kinds: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups by the number of dimensions, each with the settings of its kind; none is empty."""
+
+def _split(
+    params: Iterable[Any], muon: dict[str, Any], adam: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Groups of kernels, which have four dimensions, and of all others; none is empty."""
     given = list(params)
     if not given or not isinstance(given[0], dict):
         given = [{"params": given}]
     groups = []
     for group in given:
-        members: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
-        for parameter in group["params"]:
-            kind = "vector" if parameter.ndim < 2 else "matrix" if parameter.ndim == 2 else "kernel"
-            members[kind].append(parameter)
-        groups += [
-            {**settings, **group, "params": members[kind]}
-            for kind, settings in kinds.items()
-            if members[kind]
-        ]
+        for settings, is_kernel in ((muon, True), (adam, False)):
+            members = [one for one in group["params"] if (one.ndim > 2) == is_kernel]
+            if members:
+                groups.append({**settings, **group, "params": members})
     return groups

@@ -77,8 +77,11 @@ def test_a_schedule_that_waits_for_a_metric_is_refused() -> None:
 
 def test_new_rates_reach_their_own_groups_and_nothing_else() -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2))
-    before = {"class_path": "MuonSGD", "init_args": {"lr": 0.1, "sgd_lr": 0.2, "momentum": 0.5}}
-    now = {"class_path": "MuonSGD", "init_args": {"lr": 0.1, "sgd_lr": 0.4, "momentum": 0.6}}
+    kept = {"lr": 0.1, "adam_weight_decay": 0.1}
+    before, now = (
+        {"class_path": "MuonAdamW", "init_args": {**kept, "adam_lr": rate, "momentum": momentum}}
+        for rate, momentum in ((0.2, 0.5), (0.4, 0.6))
+    )
     optimizer = build_optimizer(before, module)
     schedule = build_schedule({"class_path": "LinearLR"}, optimizer, 10)
     checkpoint = {
@@ -90,6 +93,6 @@ def test_new_rates_reach_their_own_groups_and_nothing_else() -> None:
     # LinearLR begins with a third of the rate
     assert [group["lr"] for group in groups] == pytest.approx([0.1 / 3, 0.4 / 3, 0.4 / 3])
     assert [group["initial_lr"] for group in groups] == [0.1, 0.4, 0.4]
-    assert [group["momentum"] for group in groups] == [0.6, 0.9, 0.9]
-    assert [group["weight_decay"] for group in groups] == [0, 5e-4, 0]
+    assert [group.get("momentum") for group in groups] == [0.6, None, None]
+    assert [group["weight_decay"] for group in groups] == [0, 0.1, 0]
     assert checkpoint["lr_schedulers"][0]["base_lrs"] == [0.1, 0.4, 0.4]

@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -158,15 +158,40 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return self._loader("test")
 
     @override
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        if not isinstance(batch, Batch):
+            return cast(Batch, super().transfer_batch_to_device(batch, device, dataloader_idx))
+        return batch.to(device)
+
+    @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         # Lightning also sends the example input of its model summary through here
         if not isinstance(batch, Batch) or batch.is_features:
             return batch
-        images = batch.images
         if self.trainer is not None and self.trainer.training:
-            draws = generator("augment", run_seed(), *self._place(), self.trainer.global_rank)
-            images = self.augment_images(images, draws)
-        return batch._replace(images=self.prepare(images))
+            epoch, number = self._place()
+            return self.prepare_training(batch, epoch, number, self.trainer.global_rank)
+        return batch._replace(images=self.prepare(batch.images))
+
+    def prepare_training(self, batch: Batch, epoch: int, number: int, rank: int = 0) -> Batch:
+        """A batch as it is read, made ready for a training step: images are augmented and prepared.
+
+        Args:
+            batch: Images N×C×H×W uint8, or features, which stay as they are.
+            epoch: The epoch it belongs to.
+            number: Which of the epoch's batches it is.
+            rank: The process that it is for.
+        """
+        if batch.is_features:
+            return batch
+        draws = generator("augment", run_seed(), epoch, number, rank)
+        return batch._replace(images=self.prepare(self.augment_images(batch.images, draws)))
+
+    def training_loader(self, epoch: int) -> ImageLoader:
+        """One epoch's training batches as they are read, with or without a Trainer."""
+        return self._loader("train", seed=run_seed(), place=lambda: (epoch, 0))
 
     def augment_images(self, images: Tensor, draws: torch.Generator) -> Tensor:
         """Change images at random, as training does.

@@ -123,5 +123,5 @@ def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
 # the same few at every step: to copy them to a GPU each time is to wait for the GPU
 @lru_cache(maxsize=64)
 def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # they outlive the mode that they are first needed in
+    with torch.inference_mode(mode=False):  # they outlive the mode that they are first needed in
         return torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)

@@ -47,9 +47,9 @@ def seed_torch(*key: int | str) -> None:
     torch.default_generator.manual_seed(seed)
     # not torch.manual_seed: for an accelerator that is not in use it keeps a stack trace of every
     # call, until it is used
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
-    if torch.xpu.is_initialized():
+    if torch.xpu.is_initialized():  # type: ignore[no-untyped-call]
         torch.xpu.manual_seed_all(seed)
     if torch.mps.is_available():
         torch.mps.manual_seed(seed)

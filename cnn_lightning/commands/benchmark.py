@@ -28,10 +28,10 @@ PARTS = ("data", "step", "startup", "features")
 
 _DESCRIPTION = """
 Measure how fast a config trains, each part by turns with a reference: the data path against
-torchvision's PIL images and worker processes; training steps through the Trainer, with all callbacks
-and loggers of `fit`, against a bare loop; start-up, memory and checkpoints; with a frozen backbone,
-later epochs against the first. The ratios are the result. Options of `fit` are taken too; several
---config are stacked as there.
+torchvision's PIL images and worker processes; training steps through the Trainer, with all
+callbacks and loggers of `fit`, against a bare loop; start-up, memory and checkpoints; with a frozen
+backbone, later epochs against the first. The ratios are the result. Options of `fit` are taken too;
+several --config are stacked as there.
 """
 
 
@@ -81,7 +81,7 @@ def _make_parser(command: str) -> Parser:
 
 
 def _check(own: Namespace, rest: Sequence[str]) -> list[str]:
-    parts = own.parts.split(",")
+    parts: list[str] = own.parts.split(",")
     for part in parts:
         if part not in PARTS:
             raise UserError(f"--parts: there is no part {part!r}", f"use some of {','.join(PARTS)}")

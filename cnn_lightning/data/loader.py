@@ -31,8 +31,8 @@ class Batch(NamedTuple):
         """The batch on a device; the program does not wait until it is there."""
         if self.images.device == device or (device.type == "cpu" and self.images.is_cpu):
             return self
-        parts = (part.to(device, non_blocking=True) for part in self[:3])
-        return Batch(*parts, self.is_features)
+        images, labels, indices = (part.to(device, non_blocking=True) for part in self[:3])
+        return Batch(images, labels, indices, self.is_features)
 
 
 @dataclass(frozen=True)

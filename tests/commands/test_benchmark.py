@@ -15,7 +15,9 @@ RECIPE = """
 data:
   class_path: ShapesDataModule
   init_args: {num_images: 60, num_test: 20, batch_size: 16, augment: none}
-model: {class_path: ResNet, init_args: {freeze: backbone, weights: DEFAULT, stem: imagenet, image_size: 32}}
+model:
+  class_path: ResNet
+  init_args: {freeze: backbone, weights: DEFAULT, stem: imagenet, image_size: 32}
 trainer: {max_epochs: 3}
 feature_maps: {every_n_epochs: 0}
 """

@@ -14,11 +14,11 @@ from cnn_lightning.classifiers.optimization import build_optimizer, build_schedu
 from cnn_lightning.data import Batch, ImageDataModule
 from cnn_lightning.errors import UserError
 
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class BareLoop:
-    """A loop over a copy of a classifier's network, with nothing in it that training can do without.
+    """A loop over a copy of a classifier's network, without all that training can do without.
 
     The same batches, augmentation, precision, optimizer and schedule as the Trainer's, in the same
     order, so that without dropout it ends with the same weights. It logs nothing, counts no correct
@@ -30,18 +30,12 @@ class BareLoop:
         data: Where the batches come from.
 
     Raises:
-        UserError: The trainer does what this loop cannot.
+        UserError: The trainer's precision is one that this loop does not know.
     """
 
     def __init__(
         self, trainer: Trainer, classifier: ImageClassifier, data: ImageDataModule
     ) -> None:
-        precision = str(trainer.precision)
-        if precision not in ("32-true", *_AUTOCAST):
-            raise UserError(
-                f"there is no loop to compare precision {precision} with",
-                f"use one of 32-true, {', '.join(_AUTOCAST)}",
-            )
         self.data = data
         self.device = trainer.strategy.root_device
         self.network = deepcopy(classifier.network)
@@ -56,8 +50,8 @@ class BareLoop:
         if not self.by_step:
             length = trainer.max_epochs or 1
         self.schedule = build_schedule(classifier.schedule, self.optimizer, length)
-        self.autocast = _AUTOCAST.get(precision)
-        self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "16-mixed")
+        self.autocast = find_autocast(trainer.precision)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.autocast == torch.float16)
 
     def train_epoch(self, epoch: int) -> int:
         """Run one epoch, counted from 0; how many images were trained on."""
@@ -69,7 +63,8 @@ class BareLoop:
                 loss = self._loss(batch)
             if number % self.accumulated == 0:
                 self.optimizer.zero_grad()
-            self.scaler.scale(loss / self.accumulated if self.accumulated > 1 else loss).backward()
+            share = loss / self.accumulated if self.accumulated > 1 else loss
+            torch.autograd.backward(self.scaler.scale(share))
             if (number + 1) % self.accumulated == 0 or number + 1 == self.num_batches:
                 self._step()
             num_images += len(batch.labels)
@@ -106,3 +101,17 @@ class BareLoop:
         self.scaler.update()
         if self.by_step:
             self.schedule.step()
+
+
+def find_autocast(precision: object) -> torch.dtype | None:
+    """What layers are to compute in under a Trainer's precision; `None` if in their own.
+
+    Raises:
+        UserError: The bare loop does not know it.
+    """
+    if str(precision) not in _AUTOCAST:
+        raise UserError(
+            f"there is no loop to compare precision {precision} with",
+            f"use one of {', '.join(_AUTOCAST)}",
+        )
+    return _AUTOCAST[str(precision)]

@@ -144,5 +144,3 @@ def measure_data_path(
         f"torchvision, PIL, {workers} workers",
         speeds[1][1:],
     )
-
-

@@ -49,7 +49,7 @@ class Measurement:
 
     @property
     def ratios(self) -> list[float]:
-        """That of each repeat and its neighbour in time; empty if they were not measured in turn."""
+        """That of each repeat and its neighbour in time; empty if the two did not take turns."""
         if len(self.values) != len(self.reference_values):
             return []
         return [a / b for a, b in zip(self.values, self.reference_values, strict=True)]

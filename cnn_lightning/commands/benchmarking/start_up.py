@@ -49,7 +49,12 @@ def measure_start_up(argv: Sequence[str], *, repeats: int) -> list[Measurement]:
     imports = "importing torch, torchvision and lightning"
     measured = [
         Measurement(
-            "startup", "from the command to the first step done", "s", first_step_s, imports, imports_s
+            "startup",
+            "from the command to the first step done",
+            "s",
+            first_step_s,
+            imports,
+            imports_s,
         ),
         Measurement(
             "startup",
@@ -108,7 +113,7 @@ def _start(code: str, what: str = "", repeats: int = 0, argv: Sequence[str] = ()
         if done.returncode != 0 or not result.is_file():
             told = (done.stderr or done.stdout).strip().splitlines()
             raise RunError(
-                f"a process that was to be measured failed: {told[-1] if told else done.returncode}",
+                f"a measured process failed: {told[-1] if told else done.returncode}",
                 "run the same with `fit` to see why",
             )
         found: dict[str, Any] = json.loads(result.read_text())

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.commands.arguments import Start
-from cnn_lightning.commands.benchmarking.bare_loop import BareLoop
+from cnn_lightning.commands.benchmarking.bare_loop import BareLoop, find_autocast
 from cnn_lightning.commands.benchmarking.report import Measurement
 from cnn_lightning.commands.benchmarking.timing import clock
 from cnn_lightning.commands.thrift import skip_empty_hooks
@@ -64,6 +64,7 @@ class MeasuredCLI(TrainingCLI):
                 f"benchmark measures one process, not {trainer.world_size}",
                 "give --trainer.devices 1",
             )
+        find_autocast(trainer.precision)  # a mistake is told before anything is measured
         skip_empty_hooks(self.watches)
         trainer.callbacks[:0] = self.watches  # type: ignore[attr-defined]  # Lightning's own
         return trainer

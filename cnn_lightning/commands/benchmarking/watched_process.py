@@ -68,7 +68,7 @@ class EpochCosts(Callback):
             began = clock(device)
             torch.save(
                 {
-                    "network": pl_module.network.state_dict(),  # type: ignore[operator, union-attr]
+                    "network": pl_module.network.state_dict(),  # type: ignore[union-attr]
                     "optimizer": trainer.optimizers[0].state_dict(),
                     "schedule": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
                 },

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from cnn_lightning.randomness import coin_flips
@@ -49,6 +51,8 @@ def pad_and_crop(images: Tensor, offsets: Tensor, padding: int, border: Border =
         raise ValueError(f"offsets must be {len(images)}×2, these are {tuple(offsets.shape)}")
     if offsets.device.type == "cpu" and ((offsets < 0) | (offsets > 2 * padding)).any():
         raise ValueError(f"offsets must lie in 0..{2 * padding}")
+    if _is_for_numpy(images):
+        return _copy_windows(images, offsets, padding, border)
     columns = torch.arange(images.shape[3], device=images.device)
     return _gather(images, offsets, columns, padding, border)
 
@@ -74,14 +78,16 @@ def flip_horizontally(images: Tensor, mask: Tensor) -> Tensor:
     """
     if mask.shape != (len(images),) or mask.dtype != torch.bool:
         raise ValueError(f"mask must be {len(images)} bool, it is {tuple(mask.shape)} {mask.dtype}")
-    mask = mask.to(images.device, non_blocking=True)
-    return torch.where(mask[:, None, None, None], images.flip(3), images)
+    # on a CPU six times as fast as a torch.where over all values
+    both = torch.cat([images, images.flip(3)])
+    chosen = torch.arange(len(images)) + len(images) * mask
+    return both.index_select(0, chosen.to(images.device, non_blocking=True))
 
 
 def crop_and_flip(
     images: Tensor, offsets: Tensor, mask: Tensor, padding: int, border: Border = "zeros"
 ) -> Tensor:
-    """`pad_and_crop`, then `flip_horizontally`, in one gather.
+    """`pad_and_crop`, then `flip_horizontally`, on a GPU in one gather.
 
     Args:
         images: N×C×H×W, any dtype.
@@ -96,6 +102,8 @@ def crop_and_flip(
     Raises:
         ValueError: The padding is too wide.
     """
+    if _is_for_numpy(images):
+        return flip_horizontally(_copy_windows(images, offsets, padding, border), mask)
     mask = mask.to(images.device, non_blocking=True)
     columns = torch.arange(images.shape[3], device=images.device)
     columns = torch.where(mask[:, None], columns.flip(0), columns)  # N×W
@@ -198,6 +206,30 @@ def average_views(network: Callable[[Tensor], Tensor], images: Tensor, views: Vi
     return logits
 
 
+def _is_for_numpy(images: Tensor) -> bool:
+    return images.is_cpu and images.dtype == torch.uint8
+
+
+def _copy_windows(images: Tensor, offsets: Tensor, padding: int, border: Border) -> Tensor:
+    """The moved images, row by row: on a CPU twice as fast as `_gather`, byte by byte."""
+    if border == "zeros":
+        padded = F.pad(images.contiguous(), (padding,) * 4).numpy()
+    else:
+        _check_reflection(images, padding)
+        sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+        padded = np.pad(images.numpy(), sides, mode="reflect")
+    windows = sliding_window_view(padded, images.shape[2:], axis=(2, 3))
+    windows = windows.transpose(0, 2, 3, 1, 4, 5)  # N×(1+2P)×(1+2P)×C×H×W
+    rows, columns = offsets.numpy().T
+    return torch.from_numpy(windows[np.arange(len(images)), rows, columns])
+
+
+def _check_reflection(images: Tensor, padding: int) -> None:
+    height, width = images.shape[2:]
+    if padding >= min(height, width):
+        raise ValueError(f"{padding} pixels cannot be reflected in {height}×{width}")
+
+
 def _gather(
     images: Tensor, offsets: Tensor, columns: Tensor, padding: int, border: Border
 ) -> Tensor:
@@ -210,10 +242,9 @@ def _gather(
     if border == "zeros":
         images_wide, width = F.pad(images, (padding,) * 4), width + 2 * padding
     else:
+        _check_reflection(images, padding)
         # what would be read from the padding is read from where it mirrors
         rows, columns = _reflect(rows - padding, height), _reflect(columns - padding, width)
-        if padding >= min(height, width):
-            raise ValueError(f"{padding} pixels cannot be reflected in {height}×{width}")
         images_wide = images
     places = (rows * width)[:, :, None] + columns[:, None, :]  # N×H×W
     places = places.flatten(1)[:, None].expand(-1, channels, -1)

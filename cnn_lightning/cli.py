@@ -23,6 +23,7 @@ COMMANDS = {
     "convolve": ("convolve", "what a kernel or a pooling does to an image, worked out by hand"),
     "inspect": ("inspect", "where a network looks, its feature maps, kernels and layers"),
     "compare": ("compare", "two or more runs in one table and one figure"),
+    "benchmark": ("benchmark", "how fast a config trains, beside references"),
 }
 
 EXIT_FAILURE, EXIT_USER_ERROR = 1, 2

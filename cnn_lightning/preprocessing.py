@@ -1,7 +1,8 @@
 """From images as they are stored to images as a network takes them, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -115,7 +116,12 @@ class Preprocessing:
         )
 
 
-def _per_channel(values: list[float], images: Tensor) -> Tensor:
-    constants = torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
-    # non_blocking: a plain copy would wait for all that the GPU has yet to do
-    return constants.to(images.device, non_blocking=True)
+def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
+    return _constants(tuple(values), images.device)
+
+
+# the same few at every step: to copy them to a GPU each time is to wait for the GPU
+@lru_cache(maxsize=64)
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(mode=False):  # they outlive the mode that they are first needed in
+        return torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)

@@ -39,11 +39,20 @@ def generator(*key: int | str) -> torch.Generator:
 
 
 def seed_torch(*key: int | str) -> None:
-    """Seed torch's global generators, on the CPU and every accelerator, by `key`.
+    """Seed torch's global generators, on the CPU and every accelerator in use, by `key`.
 
     Layers such as dropout draw from these.
     """
-    torch.manual_seed(key_to_seed(*key))
+    seed = key_to_seed(*key)
+    torch.default_generator.manual_seed(seed)
+    # not torch.manual_seed: for an accelerator that is not in use it keeps a stack trace of every
+    # call, until it is used
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    if torch.xpu.is_initialized():  # type: ignore[no-untyped-call]
+        torch.xpu.manual_seed_all(seed)
+    if torch.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def permutation(length: int, *key: int | str) -> Tensor:

@@ -9,9 +9,26 @@ from typing_extensions import override
 
 from cnn_lightning.console import say
 
+_DRAWN_PER_S = 10
+
 
 class Bar(RichProgressBar):
-    """A bar with loss, accuracy and images per second."""
+    """A bar with loss, accuracy and images per second.
+
+    Drawn ten times a second: to gather its numbers and draw it at every step, as its parent does,
+    takes a good part of a small network's time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=_DRAWN_PER_S)
+        self._drawn_at = 0.0
+
+    @override
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        now = time.monotonic()
+        if now - self._drawn_at >= 1 / _DRAWN_PER_S or trainer.is_last_batch:
+            self._drawn_at = now
+            super().on_train_batch_end(trainer, *args)
 
     @override
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:

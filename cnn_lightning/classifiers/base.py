@@ -99,6 +99,15 @@ class ImageClassifier(L.LightningModule):
         self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
 
     @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes here which hook it is in, forty times a step; torch would look each time
+        # whether that is a parameter
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    @override
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.network(images))
 
@@ -187,11 +196,13 @@ class ImageClassifier(L.LightningModule):
             auxiliary_weight=self.network.auxiliary_weight,
             label_smoothing=self.label_smoothing,
         )
-        correct = (logits.detach().argmax(1) == batch.labels).sum()
-        count = torch.as_tensor(len(batch.labels), device=loss.device)
         if self._window.device != loss.device:
             self._window = self._window.to(loss.device)
-        self._window += torch.stack([loss.detach().double() * count, correct.double(), count])
+        # no tensor is made of the count: to copy it to a GPU is to wait for the GPU
+        loss_sum, correct, count = self._window.unbind()
+        loss_sum.add_(loss.detach(), alpha=len(batch.labels))
+        correct.add_((logits.detach().argmax(1) == batch.labels).sum())
+        count.add_(len(batch.labels))
         if self._logs_now(batch_idx):
             self._log_window(self.trainer.global_step)
         return loss

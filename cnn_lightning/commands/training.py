@@ -39,6 +39,7 @@ from cnn_lightning.commands.endings import explained, report_interruption, repor
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
+from cnn_lightning.commands.thrift import NoProfiler, skip_empty_hooks
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted, UserError
@@ -193,7 +194,7 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.command]
         _refuse_other_precision(config.trainer)
         if self.command == "fit" and self.start.checkpoint_path is not None:
-            for line in self.start.changes(yaml.safe_load(self._dump())):
+            for line in self.start.changes(yaml.safe_load(self.dump_settings())):
                 say(line)
 
     @override
@@ -234,7 +235,10 @@ class TrainingCLI(LightningCLI):
                 )
                 loggers = [EventFiles(folder, **where), MetricsTable(folder, **where)]
             kwargs["logger"] = [*loggers, *_as_list(config.get("logger"))]
+        if config.get("profiler") is None:
+            kwargs["profiler"] = NoProfiler()
         trainer = super().instantiate_trainer(**kwargs)
+        skip_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning's own
         self._set_folder(trainer, folder)
         if trainer.world_size > 1:
             same = callbacks.SameFolder(folder, partial(self._set_folder, trainer))
@@ -251,7 +255,8 @@ class TrainingCLI(LightningCLI):
             if isinstance(callback, callbacks.LastCheckpoint) and slurm.is_job():
                 callback.signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
-    def _dump(self) -> str:
+    def dump_settings(self) -> str:
+        """All settings as YAML; replays the run."""
         parser = self._parser(self.command)
         config = self.config[self.command].clone()
         config["ckpt_path"] = None
@@ -272,8 +277,8 @@ class TrainingCLI(LightningCLI):
         self._check_fit()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             remove_parts(folder.path)  # of a process that was killed
-            write_text(folder.next_config(), self._dump())
-        settings = yaml.safe_load(self._dump())
+            write_text(folder.next_config(), self.dump_settings())
+        settings = yaml.safe_load(self.dump_settings())
         settings["trainer"] = {key: settings["trainer"][key] for key in _TRAINER_SETTINGS}
         for logger in trainer.loggers:
             if isinstance(logger, EventFiles):

@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -169,6 +169,14 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return self._loader("test")
 
     @override
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        if not isinstance(batch, Batch):
+            return cast(Batch, super().transfer_batch_to_device(batch, device, dataloader_idx))
+        return batch.to(device)
+
+    @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         # Lightning also sends the example input of its model summary through here
         if not isinstance(batch, Batch) or batch.is_features:
@@ -192,6 +200,10 @@ class ImageDataModule(L.LightningDataModule, ABC):
         draws = generator("augment", run_seed(), epoch, number, rank)
         images = self.augment_images(batch.images, draws, indices=batch.indices, epoch=epoch)
         return batch._replace(images=self.prepare(images))
+
+    def training_loader(self, epoch: int) -> ImageLoader:
+        """One epoch's training batches as they are read, with or without a Trainer."""
+        return self._loader("train", seed=run_seed(), place=lambda: (epoch, 0))
 
     def augment_images(
         self,

@@ -27,6 +27,13 @@ class Batch(NamedTuple):
     indices: Tensor
     is_features: bool = False
 
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; the program does not wait until it is there."""
+        if self.images.device == device or (device.type == "cpu" and self.images.is_cpu):
+            return self
+        images, labels, indices = (part.to(device, non_blocking=True) for part in self[:3])
+        return Batch(images, labels, indices, self.is_features)
+
 
 @dataclass(frozen=True)
 class Sharding:

@@ -1,0 +1,117 @@
+"""Training as one would write it by hand: the reference for the speed of the Trainer."""
+
+from contextlib import nullcontext
+from copy import deepcopy
+from itertools import islice
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule
+from cnn_lightning.data import Batch, ImageDataModule
+from cnn_lightning.errors import UserError
+
+_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class BareLoop:
+    """A loop over a copy of a classifier's network, without all that training can do without.
+
+    The same batches, augmentation, precision, optimizer and schedule as the Trainer's, in the same
+    order, so that without dropout it ends with the same weights. It logs nothing, counts no correct
+    answers, checks no loss, writes no file and knows of no callback.
+
+    Args:
+        trainer: What it is compared with; its settings are taken over.
+        classifier: Whose network is copied, as it is before the first step.
+        data: Where the batches come from.
+
+    Raises:
+        UserError: The trainer's precision is one that this loop does not know.
+    """
+
+    def __init__(
+        self, trainer: Trainer, classifier: ImageClassifier, data: ImageDataModule
+    ) -> None:
+        self.data = data
+        self.device = trainer.strategy.root_device
+        self.network = deepcopy(classifier.network)
+        self.frozen = classifier.freeze_part is not None
+        self.num_batches = int(trainer.num_training_batches)
+        self.accumulated = trainer.accumulate_grad_batches
+        self.clip_value = trainer.gradient_clip_val
+        self.clip_by_value = trainer.gradient_clip_algorithm == "value"
+        self.by_step = classifier.schedule_interval == "step"
+        self.optimizer = build_optimizer(classifier.optimizer, self.network)
+        length = int(trainer.estimated_stepping_batches)
+        if not self.by_step:
+            length = trainer.max_epochs or 1
+        self.schedule = build_schedule(classifier.schedule, self.optimizer, length)
+        self.autocast = find_autocast(trainer.precision)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.autocast == torch.float16)
+
+    def train_epoch(self, epoch: int) -> int:
+        """Run one epoch, counted from 0; how many images were trained on."""
+        num_images = 0
+        batches = islice(self.data.training_loader(epoch), self.num_batches)
+        for number, read in enumerate(batches):
+            batch = self.data.prepare_training(read.to(self.device), epoch, number)
+            with self._autocast():
+                loss = self._loss(batch)
+            if number % self.accumulated == 0:
+                self.optimizer.zero_grad()
+            share = loss / self.accumulated if self.accumulated > 1 else loss
+            torch.autograd.backward(self.scaler.scale(share))
+            if (number + 1) % self.accumulated == 0 or number + 1 == self.num_batches:
+                self._step()
+            num_images += len(batch.labels)
+        if not self.by_step:
+            self.schedule.step()
+        return num_images
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        if batch.is_features:
+            return F.cross_entropy(self.network.head(batch.images), batch.labels)
+        if self.frozen or not self.network.auxiliary_weight:
+            return F.cross_entropy(self.network(batch.images), batch.labels)
+        logits, auxiliary = self.network.auxiliary_logits(batch.images)
+        losses = [F.cross_entropy(one, batch.labels) for one in auxiliary]
+        loss = F.cross_entropy(logits, batch.labels)
+        for more in losses:
+            loss = loss + self.network.auxiliary_weight * more
+        return loss
+
+    def _step(self) -> None:
+        if self.clip_value:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            if self.clip_by_value:
+                torch.nn.utils.clip_grad_value_(parameters, self.clip_value)
+            else:
+                torch.nn.utils.clip_grad_norm_(parameters, self.clip_value)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.by_step:
+            self.schedule.step()
+
+
+def find_autocast(precision: object) -> torch.dtype | None:
+    """What layers are to compute in under a Trainer's precision; `None` if in their own.
+
+    Raises:
+        UserError: The bare loop does not know it.
+    """
+    if str(precision) not in _AUTOCAST:
+        raise UserError(
+            f"there is no loop to compare precision {precision} with",
+            f"use one of {', '.join(_AUTOCAST)}",
+        )
+    return _AUTOCAST[str(precision)]

@@ -1,0 +1,184 @@
+"""The Trainer with all that `fit` puts into it, raced against a bare loop epoch by epoch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.commands.arguments import Start
+from cnn_lightning.commands.benchmarking.bare_loop import BareLoop, find_autocast
+from cnn_lightning.commands.benchmarking.report import Measurement
+from cnn_lightning.commands.benchmarking.timing import clock
+from cnn_lightning.commands.thrift import skip_empty_hooks
+from cnn_lightning.commands.training import TrainingCLI
+from cnn_lightning.data import ImageDataModule
+from cnn_lightning.errors import UserError
+
+# with these an epoch would not be a row of training steps, or the run would end elsewhere
+_REFUSED: dict[str, Any] = {
+    "fast_dev_run": False,
+    "max_steps": -1,
+    "max_time": None,
+    "overfit_batches": 0.0,
+    "val_check_interval": None,
+    "check_val_every_n_epoch": 1,
+    "reload_dataloaders_every_n_epochs": 0,
+}
+
+
+class MeasuredCLI(TrainingCLI):
+    """`fit` itself, with callbacks that measure it put before all others.
+
+    Args:
+        start: What the command line asks for.
+        watches: The callbacks.
+        runs: Whether to train, or only to build what would be trained.
+
+    Raises:
+        UserError: The trainer's settings leave nothing to measure.
+    """
+
+    def __init__(
+        self, start: Start, watches: Sequence[Callback] = (), *, runs: bool = True
+    ) -> None:
+        self.watches = watches
+        self.runs = runs
+        super().__init__("fit", start)
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        trainer = self.config["fit"].trainer
+        for key, usual in _REFUSED.items():
+            given = trainer.get(key)
+            if given is not None and given not in (usual, 1.0 if "interval" in key else usual):
+                raise UserError(f"benchmark takes no trainer.{key}", "leave it out")
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        if trainer.world_size > 1:
+            raise UserError(
+                f"benchmark measures one process, not {trainer.world_size}",
+                "give --trainer.devices 1",
+            )
+        find_autocast(trainer.precision)  # a mistake is told before anything is measured
+        skip_empty_hooks(self.watches)
+        trainer.callbacks[:0] = self.watches  # type: ignore[attr-defined]  # Lightning's own
+        return trainer
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self.runs:
+            super()._run_subcommand(subcommand)
+
+    @override
+    def after_fit(self) -> None:
+        """Nothing: the run folder is about to go."""
+
+
+class Race(Callback):
+    """Runs a bare loop for an epoch before or after each of the Trainer's, by turns.
+
+    An epoch of the Trainer counts from its start to the beginning of its validation, so with all
+    that callbacks and loggers do at a step. What comes then, up to the next epoch, is timed by
+    itself. The first epoch of both warms up.
+
+    Attributes:
+        loop: The bare loop, once training has begun.
+    """
+
+    def __init__(self) -> None:
+        self.loop: BareLoop | None = None
+        self._trainer_s: list[float] = []
+        self._bare_s: list[float] = []
+        self._end_s: list[float] = []
+        self._num_images = 0
+        self._facts: dict[str, Any] = {}
+        self._began: float | None = None
+        self._ended: float | None = None
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
+        assert isinstance(pl_module, ImageClassifier)  # noqa: S101  # TrainingCLI builds no other
+        assert isinstance(data, ImageDataModule)  # noqa: S101
+        self.loop = BareLoop(trainer, pl_module, data)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's own
+        self._facts = {
+            "batch_size": data.batch_size,
+            "steps": self.loop.num_batches,
+            "precision": str(trainer.precision),
+            "callbacks": [type(one).__name__ for one in callbacks if one is not self],
+            "loggers": [type(one).__name__ for one in trainer.loggers],
+        }
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish_end(trainer)
+        if trainer.current_epoch % 2:
+            self._run_bare(trainer)
+        self._began = clock(trainer.strategy.root_device)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(trainer)
+        if trainer.current_epoch % 2 == 0:
+            before = clock(trainer.strategy.root_device)
+            self._run_bare(trainer)
+            assert self._ended is not None  # noqa: S101  # since _stop
+            self._ended += clock(trainer.strategy.root_device) - before
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish_end(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        if self._began is not None:
+            self._ended = clock(trainer.strategy.root_device)
+            self._trainer_s.append(self._ended - self._began)
+            self._began = None
+
+    def _finish_end(self, trainer: Trainer) -> None:
+        if self._ended is not None:
+            self._end_s.append(clock(trainer.strategy.root_device) - self._ended)
+            self._ended = None
+
+    def _run_bare(self, trainer: Trainer) -> None:
+        assert self.loop is not None  # noqa: S101  # since on_train_start
+        began = clock(self.loop.device)
+        self._num_images = self.loop.train_epoch(trainer.current_epoch)
+        self._bare_s.append(clock(self.loop.device) - began)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What ran: batch size, steps, precision, the names of all callbacks and loggers."""
+        return self._facts
+
+    def measurements(self) -> list[Measurement]:
+        """The race, and what the ends of epochs took beside it."""
+        batches = f"batches of {self._facts['batch_size']}, {self._facts['precision']}"
+        return [
+            Measurement(
+                "step",
+                f"training through the Trainer, {batches}",
+                "images/s",
+                [self._num_images / one for one in self._trainer_s[1:]],
+                "a bare loop",
+                [self._num_images / one for one in self._bare_s[1:]],
+            ),
+            Measurement(
+                "step",
+                "end of an epoch: validation, checkpoints, pictures",
+                "s",
+                self._end_s[1:],
+                "the steps of that epoch",
+                self._trainer_s[1:],
+            ),
+        ]

@@ -1,0 +1,117 @@
+"""`benchmark` as a command: what it writes, what it says, what it refuses."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from make_data import make_weights
+
+from cnn_lightning.cli import main
+from cnn_lightning.commands.benchmarking.report import Measurement
+
+RECIPE = """
+data:
+  class_path: ShapesDataModule
+  init_args: {num_images: 60, num_test: 20, batch_size: 16, augment: none}
+model:
+  class_path: ResNet
+  init_args: {freeze: backbone, weights: DEFAULT, stem: imagenet, image_size: 32}
+trainer: {max_epochs: 3}
+feature_maps: {every_n_epochs: 0}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    make_weights("resnet18")
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def measure(tmp_path: Path, *argv: str | Path) -> dict[str, Any]:
+    output = tmp_path / "out.json"
+    assert main(["benchmark", *map(str, argv), "--output", str(output)]) == 0
+    content: dict[str, Any] = json.loads(output.read_text())
+    return content
+
+
+def test_every_part_is_measured_and_kept(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = measure(tmp_path, "--config", recipe, "--repeats=2", "--workers=0")
+    found = content["measurements"]
+    assert {one["part"] for one in found} == {"data", "step", "startup", "features"}
+    for one in found:
+        assert one["median"] == statistics.median(one["values"]) > 0, one
+        if "reference" in one:
+            assert one["reference"]["median"] == statistics.median(one["reference"]["values"])
+            assert one["ratio"] == one["median"] / one["reference"]["median"]
+    counts = {(one["part"], len(one["values"])) for one in found if one["unit"] != "MiB"}
+    assert counts == {("data", 2), ("step", 2), ("startup", 2), ("features", 2)}
+    (size,) = (one for one in found if one["what"] == "size of a checkpoint")
+    assert size["median"] * 2**20 > 11e6 * 4  # eleven million parameters of four bytes
+    assert content["config"]["model"]["class_path"] == "cnn_lightning.ResNet"
+    assert content["machine"]["versions"]["torch"]
+    assert content["machine"]["threads"] == 1
+    assert "LastCheckpoint" in content["training"]["callbacks"]
+    assert content["command"][:2] == ["cnn-lightning", "benchmark"]
+    said = capsys.readouterr().out
+    assert "a bare loop" in said
+    assert said.splitlines()[-1] == str(tmp_path / "out.json")
+    assert not (tmp_path / "logs").exists()
+    assert not Path("logs/small").exists()
+
+
+def test_parts_can_be_chosen_and_options_of_fit_hold(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--config", recipe, "--parts=data,features", "--repeats=1", "--workers=0"]
+    argv += ["--model.freeze=null", "--data.augment=crop_flip", "--steps=1"]
+    content = measure(tmp_path, *argv)
+    (only,) = content["measurements"]
+    assert only["part"] == "data"
+    assert "augment: crop_flip" in only["what"]
+    assert content["remarks"] == [
+        "no frozen backbone, so no features that later epochs could reuse"
+    ]
+    assert content["remarks"][0] in capsys.readouterr().out
+
+
+def test_ratio_is_that_of_the_medians_and_its_ends_those_of_neighbours() -> None:
+    found = Measurement("step", "x", "s", [1.0, 2.0, 9.0], "y", [2.0, 4.0, 3.0])
+    assert found.ratio == 2 / 3
+    assert found.ratios == [0.5, 0.5, 3.0]
+    assert Measurement("step", "x", "s", [1.0]).ratio is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--parts=speed"], "no part 'speed'"),
+        (["--repeats=0"], "--repeats is 0"),
+        (["--steps=many"], "--steps"),
+        (["--output=x.txt"], "x.txt is no JSON file"),
+        (["--ckpt_path=last"], "leave --ckpt_path out"),
+        (["--trainer.max_epoch=3"], "max_epoch"),
+        (["--data.augment=none", "--data.root=1", "--dat=2"], "--dat"),
+    ],
+)
+def test_mistakes_are_told(
+    argv: list[str], told: str, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", "--config", str(recipe), *argv]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert told in message
+
+
+def test_missing_weights_are_told_before_anything_is_measured(
+    tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (tmp_path / "torch_home").rglob("*.pth"):
+        path.unlink()
+    assert main(["benchmark", "--config", str(recipe)]) == 2
+    assert "could not be downloaded" in capsys.readouterr().err

@@ -28,16 +28,18 @@ from cnn_lightning.checkpoint_content import Content
 from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
-from cnn_lightning.commands.arguments import LINKED, Start, read_start
+from cnn_lightning.commands.arguments import Start, read_start
 from cnn_lightning.commands.checks import (
     check_groups,
     check_nulls,
     check_numbers,
     check_ranges,
 )
+from cnn_lightning.commands.configs import LINKED
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_building, plain_errors
+from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
@@ -47,20 +49,13 @@ from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.processes import GiveUp, watch_processes
 from cnn_lightning.runs import RunFolder
 
-DEFAULT_SEED = 42
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "log_every_n_steps": 50,
     "num_sanity_val_steps": 0,
 }
-# callbacks that a config sets up by these names; each has a value that turns it off
-CALLBACK_GROUPS: dict[str, type[Callback]] = {
-    "checkpoint": callbacks.LastCheckpoint,
-    "feature_cache": callbacks.FeatureCache,
-    "feature_maps": callbacks.FeatureMaps,
-    "kernels": callbacks.Kernels,
-    "activation_statistics": callbacks.ActivationStatistics,
-    "bad_numbers": callbacks.BadNumbers,
+_GROUPS: dict[str, type[Callback]] = {
+    key: getattr(callbacks, name) for key, name in CALLBACK_GROUPS.items()
 }
 _WITH_FOLDER = (
     callbacks.BadNumbers,
@@ -138,18 +133,13 @@ class TrainingCLI(LightningCLI):
 
     @override
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--seed_everything", type=int, default=DEFAULT_SEED, help="Seed of every random draw."
-        )
+        for name, (kind, default, text) in GENERAL.items():
+            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run", type=str | None, default=None, help="Name of the run (default: the config's)."
-        )
-        parser.add_argument("--log_dir", type=str, default="logs", help="Folder of all runs.")
         if self.command == "fit":
-            for key, callback in CALLBACK_GROUPS.items():
+            for key, callback in _GROUPS.items():
                 parser.add_lightning_class_args(callback, key)
             parser.add_subclass_arguments(
                 (Optimizer,), "optimizer", instantiate=False, fail_untyped=False, skip={"params"}
@@ -169,7 +159,7 @@ class TrainingCLI(LightningCLI):
         settings = self.config[self.command]
         groups: dict[str, type] = {
             "trainer": Trainer,
-            **(CALLBACK_GROUPS if self.command == "fit" else {}),
+            **(_GROUPS if self.command == "fit" else {}),
         }
         check_groups(settings, groups)
         check_classes(settings)

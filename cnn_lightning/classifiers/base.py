@@ -1,6 +1,7 @@
 """The base of every classifier: steps, metrics, optimizer, and what travels in the checkpoint."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -40,6 +41,8 @@ class ImageClassifier(L.LightningModule):
         freeze: `backbone` trains the last layer alone.
         image_size: Side in pixels that images are resized to; `null` leaves images alone that the
             network can take and takes the size that pretrained weights were trained with.
+        layout: Order of a batch's values in memory, pixel by pixel or plane by plane; `null` takes
+            the one that this network trains faster in.
 
     Raises:
         UserError: The weights cannot be had or do not fit.
@@ -57,10 +60,14 @@ class ImageClassifier(L.LightningModule):
         weights: str | None = None,
         freeze: Literal["backbone"] | None = None,
         image_size: int | None = None,
+        layout: Literal["channels_last", "contiguous"] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["network"])
-        self.network = network.to(memory_format=torch.channels_last)
+        self.channels_last = network.channels_last if layout is None else layout != "contiguous"
+        self.network = network
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
         self.optimizer = optimizer or optimization.DEFAULT_OPTIMIZER
         self.schedule = schedule or optimization.DEFAULT_SCHEDULE
         self.schedule_interval = schedule_interval
@@ -111,13 +118,14 @@ class ImageClassifier(L.LightningModule):
             self.class_names = tuple(data.class_names)
         if self.preprocessing is None:
             self.image_shape = data.image_shape
-            self.preprocessing = transfer.choose_preprocessing(
+            chosen = transfer.choose_preprocessing(
                 self.network,
                 data.image_shape,
                 Preprocessing(tuple(data.mean), tuple(data.std)),
                 self._weights_preprocessing,
                 self.image_size,
             )
+            self.preprocessing = replace(chosen, channels_last=self.channels_last)
         if self.class_names != tuple(data.class_names):
             raise UserError(
                 f"the classifier tells {_shorten(self.class_names)} apart, the data holds "
@@ -329,7 +337,9 @@ class ImageClassifier(L.LightningModule):
         self.class_names = tuple(known["class_names"]) or None
         self.image_shape = cast(tuple[int, int, int], tuple(known["image_shape"])) or None
         stored = known["preprocessing"]
-        self.preprocessing = stored and Preprocessing.from_dict(stored)
+        self.preprocessing = stored and replace(
+            Preprocessing.from_dict(stored), channels_last=self.channels_last
+        )
         self._take_window(torch.tensor(known["window"], dtype=torch.float64).reshape(-1, 3))
         self._weights_origin = known["weights"]
         data = getattr(self._trainer, "datamodule", None)

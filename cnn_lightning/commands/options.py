@@ -10,11 +10,13 @@ class Option(NamedTuple):
         kind: Its type.
         default: Its value if it is not given.
         help: What it does, in a sentence.
+        of_fit: Whether it is an option of `fit` alone.
     """
 
     kind: Any
     default: Any
     help: str
+    of_fit: bool = False
 
 
 DEFAULT_SEED = 42
@@ -22,6 +24,17 @@ GENERAL = {
     "seed_everything": Option(int, DEFAULT_SEED, "Seed of every random draw."),
     "run": Option(str | None, None, "Name of the run (default: the config's)."),
     "log_dir": Option(str, "logs", "Folder of all runs."),
+    "tf32": Option(
+        kind=bool,
+        default=True,
+        help="Let NVIDIA GPUs multiply float32 in TF32, which is faster and less precise.",
+    ),
+    "compile": Option(
+        kind=bool | str,
+        default=False,
+        help="Compile the network: true, or the name of a backend of torch.compile.",
+        of_fit=True,
+    ),
 }
 # callbacks that a config sets up by these names; each has a value that turns it off
 CALLBACK_GROUPS = {

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from cnn_lightning import augment as augmentations
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
+from cnn_lightning.data.residence import Residence
 from cnn_lightning.errors import UserError
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import generator, run_seed, stratified_split
@@ -44,6 +45,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         augment: Random changes of training images: `none`, `flip` (left-right), `crop` (pad by 2,
             crop: for digits), `crop_flip` (pad by 4, crop, flip). `None` takes the data set's own
             default.
+        on_device: Whether the images live in the memory of the GPU; `None` puts them there if a
+            quarter of what is free holds them.
     """
 
     class_names: Sequence[str]
@@ -61,6 +64,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         augment: Augment | None = None,
+        on_device: bool | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -80,9 +84,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.augment: Augment = augment or self.default_augment
+        self.on_device = on_device
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
         self._features: dict[Stage, Tensor] = {}
+        self._residence = Residence(on_device=on_device)
 
     @abstractmethod
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
@@ -206,6 +212,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
     ) -> ImageLoader:
         images, labels = self.load("test" if stage == "test" else "train")
         indices = self.stage_indices(stage)
+        device = self.trainer.strategy.root_device if self.trainer else images.device
         sharding = Sharding(
             len(indices),
             self.batch_size if stage == "train" else self.eval_batch_size,
@@ -219,6 +226,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
             indices,
             sharding,
             features=lambda: self._features.get(stage),
+            move=lambda tensor: self._residence.place(tensor, device),
             seed=seed,
             place=place,
         )

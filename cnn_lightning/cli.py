@@ -59,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
             )
         modules, arguments = _take_modules(argv[1:])
         with _heeding_signals(), allow_modules(modules):
+            if "torch" not in sys.modules:
+                _check_early(argv[0], arguments)
             module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
             return int(module.main(argv[0], arguments))
     except (UserError, RunError) as error:
@@ -77,6 +79,13 @@ def main(argv: Sequence[str]) -> int:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001  # the last place to turn a failure into an exit code
         return _report_failure(error)
+
+
+def _check_early(command: str, arguments: list[str]) -> None:
+    if command == "show" or COMMANDS[command][0] == "training":
+        from cnn_lightning.commands.early import check_early
+
+        check_early(command, arguments, own_flags=command != "show")
 
 
 def _report_failure(error: Exception) -> int:

@@ -22,6 +22,8 @@ class Preprocessing:
         mean: Mean of each channel, in units of the brightest value: 0..1.
         std: Standard deviation of each channel in the same unit, above 0.
         size: Side in pixels of the square that images are resized to; `None` leaves them as is.
+        channels_last: Whether prepared images lie in memory pixel by pixel, and not plane by plane;
+            their values are the same.
 
     Raises:
         ValueError: `mean` and `std` differ in length or are empty, a `std` is not above 0, or
@@ -36,6 +38,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: int | None = None
+    channels_last: bool = True
 
     def __post_init__(self) -> None:
         """Refuse constants that cannot be meant."""
@@ -53,8 +56,8 @@ class Preprocessing:
             images: N×C×H×W uint8.
 
         Returns:
-            N×C×S×S float32 on the device of `images`, channels last in memory; S×S is H×W if
-            `size` is `None`. Resized bilinearly, with antialiasing when a side shrinks.
+            N×C×S×S float32 on the device of `images`; S×S is H×W if `size` is `None`. Resized
+            bilinearly, with antialiasing when a side shrinks.
 
         Raises:
             ValueError: `images` is not N×C×H×W uint8 with one channel per mean.
@@ -69,6 +72,8 @@ class Preprocessing:
         shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
         # not addcmul: its fused rounding depends on where in the batch a value lies
         prepared.mul_(_per_channel(scale, images)).add_(_per_channel(shift, images))
+        if not self.channels_last:
+            return prepared
         return prepared.contiguous(memory_format=torch.channels_last)
 
     def undo(self, images: Tensor) -> Tensor:
@@ -89,7 +94,10 @@ class Preprocessing:
         return bright.round_().clamp_(0, 255).to(torch.uint8)
 
     def as_dict(self) -> dict[str, Any]:
-        """Lists and numbers only, for a checkpoint that loads with `weights_only=True`."""
+        """Lists and numbers only, for a checkpoint that loads with `weights_only=True`.
+
+        Without the layout, which is the network's affair.
+        """
         return {"mean": list(self.mean), "std": list(self.std), "size": self.size}
 
     @classmethod

@@ -3,6 +3,7 @@
 from cnn_lightning.callbacks.activation_statistics import ActivationStatistics
 from cnn_lightning.callbacks.bad_numbers import BadNumbers
 from cnn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from cnn_lightning.callbacks.compilation import Compilation
 from cnn_lightning.callbacks.epoch_pictures import EpochPictures
 from cnn_lightning.callbacks.evaluation_figures import EvaluationFigures
 from cnn_lightning.callbacks.feature_cache import FeatureCache
@@ -20,6 +21,7 @@ __all__ = [
     "BadNumbers",
     "Bar",
     "BestCheckpoint",
+    "Compilation",
     "EpochLines",
     "EpochPictures",
     "EvaluationFigures",

@@ -177,6 +177,7 @@ def _key(trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule)
     facts = {
         "images": data.fingerprint("train"),
         "preprocessing": preparation.as_dict() if preparation else None,
+        "channels_last": classifier.channels_last,
         "split": [data.val_fraction, data.split_seed],
         "precision": str(trainer.precision),
         "torch": torch.__version__,

@@ -1,6 +1,7 @@
 """The base of every classifier: steps, metrics, optimizer, and what travels in the checkpoint."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -51,6 +52,8 @@ class ImageClassifier(L.LightningModule):
             airbench does (Jordan 2024, arXiv:2404.00498): `none`, `flip` (the mirror image too) or
             `flip_shift` (both also moved by a pixel: six views, six times the work). Validation
             always looks once.
+        layout: Order of a batch's values in memory, pixel by pixel or plane by plane; `null` takes
+            the one that this network trains faster in.
 
     Raises:
         UserError: The weights cannot be had or do not fit, or a number is out of its range.
@@ -70,11 +73,15 @@ class ImageClassifier(L.LightningModule):
         image_size: int | None = None,
         label_smoothing: float = 0.0,
         test_augment: Views = "none",
+        layout: Literal["channels_last", "contiguous"] | None = None,
     ) -> None:
         super().__init__()
         check_smoothing(label_smoothing)
         self.save_hyperparameters(ignore=["network"])
-        self.network = network.to(memory_format=torch.channels_last)
+        self.channels_last = network.channels_last if layout is None else layout != "contiguous"
+        self.network = network
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
         self.optimizer = optimizer or optimization.DEFAULT_OPTIMIZER
         self.schedule = schedule or optimization.DEFAULT_SCHEDULE
         self.schedule_interval = schedule_interval
@@ -138,13 +145,14 @@ class ImageClassifier(L.LightningModule):
             self.class_names = tuple(data.class_names)
         if self.preprocessing is None:
             self.image_shape = data.image_shape
-            self.preprocessing = transfer.choose_preprocessing(
+            chosen = transfer.choose_preprocessing(
                 self.network,
                 data.image_shape,
                 Preprocessing(tuple(data.mean), tuple(data.std)),
                 self._weights_preprocessing,
                 self.image_size,
             )
+            self.preprocessing = replace(chosen, channels_last=self.channels_last)
         if self.class_names != tuple(data.class_names):
             raise UserError(
                 f"the classifier tells {_shorten(self.class_names)} apart, the data holds "
@@ -378,7 +386,9 @@ class ImageClassifier(L.LightningModule):
         self.class_names = tuple(known["class_names"]) or None
         self.image_shape = cast(tuple[int, int, int], tuple(known["image_shape"])) or None
         stored = known["preprocessing"]
-        self.preprocessing = stored and Preprocessing.from_dict(stored)
+        self.preprocessing = stored and replace(
+            Preprocessing.from_dict(stored), channels_last=self.channels_last
+        )
         self._take_window(torch.tensor(known["window"], dtype=torch.float64).reshape(-1, 3))
         self._weights_origin = known["weights"]
         data = getattr(self._trainer, "datamodule", None)

@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
+from cnn_lightning.commands.configs import CHECKPOINT_KEYWORDS, LINKED, read_configs, setting
 from cnn_lightning.console import say
 from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import load_checkpoint
@@ -23,15 +24,6 @@ from cnn_lightning.runs import (
     new_version,
 )
 from cnn_lightning.settings import read_settings
-
-# what the data decides, and the model is told
-LINKED = {
-    "data.num_classes": "model.init_args.num_classes",
-    "data.num_channels": "model.init_args.in_channels",
-}
-# what stands beside the model in a config, and is its argument
-_GROUPS = {key: f"model.init_args.{key}" for key in ("optimizer", "schedule")}
-_KEYWORDS = ("last", "best", "auto")
 
 
 @dataclass
@@ -94,9 +86,9 @@ def read_start(command: str, argv: list[str]) -> Start:
         UserError: A file is missing or wrong, or a key is one that the data decides.
     """
     config_paths, configs = read_configs(argv)
-    log_dir = Path(_setting("log_dir", argv, configs) or "logs")
-    asked = _setting("ckpt_path", argv, configs)
-    run = _setting("run", argv, configs)
+    log_dir = Path(setting("log_dir", argv, configs) or "logs")
+    asked = setting("ckpt_path", argv, configs)
+    run = setting("run", argv, configs)
     if run is None and config_paths:
         run = config_paths[0].stem
     if run is not None and (run in ("", ".", "..") or Path(run).name != run):
@@ -127,23 +119,11 @@ def read_start(command: str, argv: list[str]) -> Start:
     return Start(command, arguments, folder, path, checkpoint, known)
 
 
-def read_configs(argv: list[str]) -> tuple[list[Path], list[dict[str, Any]]]:
-    """The config files that a command line names, and what is in them.
-
-    Raises:
-        UserError: A file is missing or wrong, or a key is one that the data decides.
-    """
-    paths = [Path(value) for value in _values(argv, "--config", "-c")]
-    configs = [read_settings(path) for path in paths]
-    _refuse_linked(argv, configs)
-    return paths, configs
-
-
 def _find(asked: str | None, log_dir: Path, run: str | None) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that is asked for, and its content."""
     if asked is None:
         return None
-    if asked not in _KEYWORDS:
+    if asked not in CHECKPOINT_KEYWORDS:
         return Path(asked), load_checkpoint(Path(asked))
     if run is None:
         raise UserError(f"--ckpt_path {asked} of which run?", "give --run NAME or --config FILE")
@@ -206,25 +186,6 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
     return known
 
 
-def _refuse_linked(argv: list[str], configs: list[dict[str, Any]]) -> None:
-    for source, target in {**LINKED, **_GROUPS}.items():
-        name = target.rpartition(".")[2]
-        flags = (f"--{target}", f"--model.{name}")
-        in_argv = any(arg.split("=")[0] in flags for arg in argv)
-        in_config = any(
-            isinstance(model := config.get("model"), dict)
-            and isinstance(init_args := model.get("init_args"), dict)
-            and name in init_args
-            for config in configs
-        )
-        if in_argv or in_config:
-            raise UserError(
-                f"model.{name} cannot be set: it comes from "
-                + (f"the data ({source})" if source in LINKED else f"the group {source}"),
-                "leave it out",
-            )
-
-
 def _refuse_other_class(path: Path, known: dict[str, Any], config: dict[str, Any]) -> None:
     model = config.get("model")
     asked = model.get("class_path") if isinstance(model, dict) else model
@@ -234,31 +195,6 @@ def _refuse_other_class(path: Path, known: dict[str, Any], config: dict[str, Any
             f"{path} is of a {stored.rpartition('.')[2]}, the config asks for {asked}",
             "use the config that the checkpoint was made with",
         )
-
-
-def _setting(key: str, argv: list[str], configs: list[dict[str, Any]]) -> str | None:
-    """A top-level setting as the last to write it wrote it, flags after files."""
-    values = _values(argv, f"--{key}")
-    if values:
-        return values[-1]
-    value = next((c[key] for c in reversed(configs) if c.get(key) is not None), None)
-    if not isinstance(value, str | None):
-        raise UserError(f"{key}: {value} is no text", f"write {key}: '{value}'")
-    return value
-
-
-def _values(argv: list[str], *flags: str) -> list[str]:
-    values = []
-    for place, arg in enumerate(argv):
-        name, equals, value = arg.partition("=")
-        if name in flags:
-            if equals:
-                values.append(value)
-            elif place + 1 < len(argv):
-                values.append(argv[place + 1])
-            else:
-                raise UserError(f"{name} needs a value", f"write {name} VALUE")
-    return values
 
 
 def _without(argv: list[str], flag: str) -> list[str]:

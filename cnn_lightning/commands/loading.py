@@ -10,8 +10,8 @@ from cnn_lightning import classifiers, data
 from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import find_class
+from cnn_lightning.commands.explanations import explain
 from cnn_lightning.commands.importing import guarded_parser
-from cnn_lightning.commands.messages import explain
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnn_lightning.analysis.datasets import channel_histograms, histogram_moments, mean_images
 from cnn_lightning.callbacks.prediction_grid import evenly
-from cnn_lightning.commands.arguments import read_configs
+from cnn_lightning.commands.configs import read_configs
 from cnn_lightning.commands.data_settings import build_data
 from cnn_lightning.commands.parser import Parser
 from cnn_lightning.commands.training import silence

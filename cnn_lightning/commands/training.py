@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins import ClusterEnvironment
@@ -28,40 +27,41 @@ from cnn_lightning.checkpoint_content import Content
 from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
-from cnn_lightning.commands.arguments import LINKED, Start, read_start
+from cnn_lightning.commands.arguments import Start, read_start
+from cnn_lightning.commands.arithmetic import (
+    describe,
+    float32_products,
+    refuse_other_precision,
+    settle_arithmetic,
+)
 from cnn_lightning.commands.checks import (
     check_groups,
     check_nulls,
     check_numbers,
     check_ranges,
 )
+from cnn_lightning.commands.configs import LINKED
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_building, plain_errors
+from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
 from cnn_lightning.commands.thrift import NoProfiler, skip_empty_hooks
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
-from cnn_lightning.errors import Interrupted, UserError
+from cnn_lightning.errors import Interrupted
 from cnn_lightning.files import remove_parts, write_text
 from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.processes import GiveUp, watch_processes
 from cnn_lightning.runs import RunFolder
 
-DEFAULT_SEED = 42
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "log_every_n_steps": 50,
     "num_sanity_val_steps": 0,
 }
-# callbacks that a config sets up by these names; each has a value that turns it off
-CALLBACK_GROUPS: dict[str, type[Callback]] = {
-    "checkpoint": callbacks.LastCheckpoint,
-    "feature_cache": callbacks.FeatureCache,
-    "feature_maps": callbacks.FeatureMaps,
-    "kernels": callbacks.Kernels,
-    "activation_statistics": callbacks.ActivationStatistics,
-    "bad_numbers": callbacks.BadNumbers,
+_GROUPS: dict[str, type[Callback]] = {
+    key: getattr(callbacks, name) for key, name in CALLBACK_GROUPS.items()
 }
 _WITH_FOLDER = (
     callbacks.BadNumbers,
@@ -139,18 +139,14 @@ class TrainingCLI(LightningCLI):
 
     @override
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--seed_everything", type=int, default=DEFAULT_SEED, help="Seed of every random draw."
-        )
+        for name, (kind, default, text, of_fit) in GENERAL.items():
+            if self.command == "fit" or not of_fit:
+                parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run", type=str | None, default=None, help="Name of the run (default: the config's)."
-        )
-        parser.add_argument("--log_dir", type=str, default="logs", help="Folder of all runs.")
         if self.command == "fit":
-            for key, callback in CALLBACK_GROUPS.items():
+            for key, callback in _GROUPS.items():
                 parser.add_lightning_class_args(callback, key)
             parser.add_subclass_arguments(
                 (Optimizer,), "optimizer", instantiate=False, fail_untyped=False, skip={"params"}
@@ -170,7 +166,7 @@ class TrainingCLI(LightningCLI):
         settings = self.config[self.command]
         groups: dict[str, type] = {
             "trainer": Trainer,
-            **(CALLBACK_GROUPS if self.command == "fit" else {}),
+            **(_GROUPS if self.command == "fit" else {}),
         }
         check_groups(settings, groups)
         check_classes(settings)
@@ -192,10 +188,12 @@ class TrainingCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
-        _refuse_other_precision(config.trainer)
+        refuse_other_precision(config.trainer)
         if self.command == "fit" and self.start.checkpoint_path is not None:
             for line in self.start.changes(yaml.safe_load(self.dump_settings())):
                 say(line)
+        if self.command == "fit":
+            settle_arithmetic(config.trainer, is_resumed=self.start.checkpoint is not None)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -212,6 +210,8 @@ class TrainingCLI(LightningCLI):
         if self.command == "fit":
             own += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
             own.append(callbacks.PredictionGrid(folder))
+            if (backend := self._backend()) is not None:
+                own.append(callbacks.Compilation(backend))
             if config.gradient_clip_val is not None:
                 own.append(callbacks.GradientNorm())
         if self.command == "test":
@@ -255,6 +255,17 @@ class TrainingCLI(LightningCLI):
             if isinstance(callback, callbacks.LastCheckpoint) and slurm.is_job():
                 callback.signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        tf32 = self.config[subcommand].tf32
+        with float32_products(self.trainer.strategy.root_device, tf32=tf32):
+            super()._run_subcommand(subcommand)
+
+    def _backend(self) -> str | None:
+        """What compiles the network, or `None`."""
+        asked = self.config[self.command].compile
+        return ("inductor" if asked is True else asked) or None
+
     def dump_settings(self) -> str:
         """All settings as YAML; replays the run."""
         parser = self._parser(self.command)
@@ -270,10 +281,13 @@ class TrainingCLI(LightningCLI):
         resumed = "" if self.start.step is None else f", resumed at step {self.start.step}"
         say(f"run {folder.path}{resumed}")
         trainer = self.trainer
-        say(
-            f"{trainer.world_size} × {trainer.strategy.root_device.type}, "
-            f"precision {trainer.precision}, seed {config.seed_everything}"
+        how = describe(
+            trainer,
+            channels_last=self.model.channels_last,
+            tf32=config.tf32,
+            backend=self._backend(),
         )
+        say(f"{how}, seed {config.seed_everything}")
         self._check_fit()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             remove_parts(folder.path)  # of a process that was killed
@@ -338,18 +352,6 @@ def _as_list(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list) else [value]
-
-
-def _refuse_other_precision(trainer: Namespace) -> None:
-    """Refuse what Lightning would quietly turn into bf16."""
-    on_cpu = trainer.accelerator == "cpu" or (
-        trainer.accelerator == "auto" and not torch.accelerator.is_available()
-    )
-    if on_cpu and str(trainer.precision) in ("16-mixed", "16", "16-true"):
-        raise UserError(
-            f"precision {trainer.precision} does not exist on a CPU",
-            "use --trainer.precision bf16-mixed, or a GPU",
-        )
 
 
 def _show_help(command: str, argv: list[str]) -> int:

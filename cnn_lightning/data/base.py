@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from cnn_lightning.augment import Augmentation, Border
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
+from cnn_lightning.data.residence import Residence
 from cnn_lightning.errors import UserError
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import generator, run_seed, stratified_split
@@ -50,6 +51,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
             `crop_alternating_flip`. `None` takes the data set's own default.
         crop_padding: Pixels to pad by before a crop, at least 1, in place of those of `augment`.
         crop_border: What a crop sees beyond the border: `zeros`, or the image mirrored (`reflect`).
+        on_device: Whether the images live in the memory of the GPU; `None` puts them there if a
+            quarter of what is free holds them.
     """
 
     class_names: Sequence[str]
@@ -69,6 +72,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         augment: Augment | None = None,
         crop_padding: int | None = None,
         crop_border: Border = "zeros",
+        on_device: bool | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -90,9 +94,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.augment: Augment = augment or self.default_augment
         self.crop_padding = crop_padding
         self.crop_border: Border = crop_border
+        self.on_device = on_device
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
         self._features: dict[Stage, Tensor] = {}
+        self._residence = Residence(on_device=on_device)
 
     @abstractmethod
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
@@ -270,6 +276,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
     ) -> ImageLoader:
         images, labels = self.load("test" if stage == "test" else "train")
         indices = self.stage_indices(stage)
+        device = self.trainer.strategy.root_device if self.trainer else images.device
         sharding = Sharding(
             len(indices),
             self.batch_size if stage == "train" else self.eval_batch_size,
@@ -283,6 +290,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
             indices,
             sharding,
             features=lambda: self._features.get(stage),
+            move=lambda tensor: self._residence.place(tensor, device),
             seed=seed,
             place=place,
         )

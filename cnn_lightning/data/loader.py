@@ -83,7 +83,7 @@ class Sharding:
 
 
 class ImageLoader:
-    """Batches of a data set held in one tensor.
+    """Batches of a data set held in one tensor, on the device that holds it.
 
     Training order is a function of seed and epoch. The place within the epoch is asked of `place`
     when the first batch is drawn, not remembered: whoever counts the batches (the Trainer, whose
@@ -96,6 +96,8 @@ class ImageLoader:
         sharding: How the M images are cut into batches.
         features: Gives what is served in place of images, N×F float, or `None`. Asked for when the
             first batch is drawn: Lightning builds the training loader before there are any.
+        move: Gives the images, or the features, where they live: on the device that computes, or
+            as they are. Asked for when the first batch is drawn.
         seed: Seed of the order; `None` keeps the order of `indices`.
         place: Gives (epoch, next batch of the epoch).
     """
@@ -108,6 +110,7 @@ class ImageLoader:
         sharding: Sharding,
         *,
         features: Callable[[], Tensor | None] = lambda: None,
+        move: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         seed: int | None = None,
         place: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
@@ -116,6 +119,7 @@ class ImageLoader:
         self.indices = indices
         self.sharding = sharding
         self.features = features
+        self.move = move
         self.seed = seed
         self.place = place
 
@@ -132,12 +136,14 @@ class ImageLoader:
         epoch, first = self.place()  # runs when the first batch is drawn: this is a generator
         order = self.order(epoch)
         features = self.features()
-        source = self.images if features is None else features
+        source = self.move(self.images if features is None else features)
+        # so that of a batch nothing crosses the bus, not even its order
+        order, labels = order.to(source.device), self.labels.to(source.device)
         for number in range(first, len(self)):
             chosen = order[self.sharding.slice(number)]
             yield Batch(
                 torch.index_select(source, 0, chosen),
-                self.labels[chosen],
+                labels[chosen],
                 chosen,
                 features is not None,
             )

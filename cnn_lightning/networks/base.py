@@ -20,6 +20,8 @@ class Network(nn.Module):
             pretrained weights were trained with.
         num_features: Features F that the backbone gives for an image.
         auxiliary_weight: Share of each auxiliary head's loss in the training loss.
+        channels_last: Whether it trains faster with a batch's values in memory pixel by pixel, and
+            not plane by plane; see `analysis.layouts`.
     """
 
     backbone: nn.Module
@@ -29,6 +31,7 @@ class Network(nn.Module):
     default_size: int = 224
     num_features: int
     auxiliary_weight: float = 0.0
+    channels_last: bool = True
 
     @property
     def first_conv(self) -> nn.Conv2d:

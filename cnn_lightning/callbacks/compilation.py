@@ -1,0 +1,46 @@
+"""`torch.compile` for the network inside a classifier."""
+
+import lightning as L
+import torch
+from torch import nn
+from typing_extensions import override
+
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.errors import UserError
+from cnn_lightning.networks import Network
+
+
+class Compilation(L.Callback):
+    """Compiles the network when training begins, in place: names of its weights stay.
+
+    Hooks are heard all the same: what listens to layers runs them uncompiled.
+
+    Args:
+        backend: One of `torch.compiler.list_backends(None)`.
+
+    Raises:
+        UserError: There is no such backend.
+    """
+
+    def __init__(self, backend: str = "inductor") -> None:
+        known = torch.compiler.list_backends(None)
+        if backend not in known:
+            raise UserError(
+                f"torch cannot compile with {backend!r}", f"use one of {', '.join(known)}"
+            )
+        self.backend = backend
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # not earlier: the model summary has run by now, with hooks that would be compiled in
+        if isinstance(pl_module, ImageClassifier):
+            for part in parts_to_compile(pl_module.network):
+                part.compile(backend=self.backend)
+
+
+def parts_to_compile(network: Network) -> list[nn.Module]:
+    """The network; where auxiliary heads branch off in training, its blocks one by one as well."""
+    if not network.auxiliary_weight:
+        return [network]
+    blocks = [block for child in network.children() for block in [*child.children()] or [child]]
+    return [network, *blocks]

@@ -1,0 +1,97 @@
+"""In which arithmetic a run computes: precision, TF32, cuDNN's algorithms."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+
+from cnn_lightning.errors import UserError
+
+_HALF = ("16-mixed", "16", "16-true")
+
+
+def settle_arithmetic(trainer: Namespace, *, is_resumed: bool) -> None:
+    """Fill in what the settings of a training leave open, so that its config says it.
+
+    On a GPU that has bfloat16: mixed precision, and cuDNN tries which algorithm is fastest, unless
+    the run is to be deterministic. Else float32.
+
+    Args:
+        trainer: Settings of the Trainer; changed in place.
+        is_resumed: Whether the run has begun already; it keeps float32 if nothing else is said.
+    """
+    has_bf16 = is_on_cuda(trainer) and torch.cuda.is_bf16_supported(including_emulation=False)
+    if trainer.precision is None and not trainer.plugins:  # a plugin may be a precision
+        trainer.precision = "bf16-mixed" if has_bf16 and not is_resumed else "32-true"
+    if trainer.benchmark is None and is_on_cuda(trainer) and not trainer.deterministic:
+        trainer.benchmark = True
+
+
+def is_on_cuda(trainer: Namespace) -> bool:
+    """Whether these settings of the Trainer put a run on an NVIDIA GPU of this machine."""
+    return trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def refuse_other_precision(trainer: Namespace) -> None:
+    """Refuse what Lightning would quietly turn into bf16.
+
+    Raises:
+        UserError: float16 is asked for on a CPU.
+    """
+    on_cpu = trainer.accelerator == "cpu" or (
+        trainer.accelerator == "auto" and not torch.accelerator.is_available()
+    )
+    if on_cpu and str(trainer.precision) in _HALF:
+        raise UserError(
+            f"precision {trainer.precision} does not exist on a CPU",
+            "use --trainer.precision bf16-mixed, or a GPU",
+        )
+
+
+@contextmanager
+def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
+    """Let a GPU multiply float32 in TF32 inside the block, or forbid it.
+
+    TF32 keeps 10 of float32's 23 bits of mantissa and adds up in float32. Elsewhere than on an
+    NVIDIA GPU nothing changes.
+
+    Args:
+        device: Where the block computes.
+        tf32: Whether it may.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def describe(trainer: Trainer, *, channels_last: bool, tf32: bool, backend: str | None) -> str:
+    """What a training computes on and how, in one line.
+
+    Args:
+        trainer: As it was built.
+        channels_last: The layout of the network.
+        tf32: Whether TF32 is allowed.
+        backend: What compiles the network, if anything.
+    """
+    device = trainer.strategy.root_device
+    parts = [
+        f"{trainer.world_size} × {device.type}",
+        f"precision {trainer.precision}",
+        "channels_last" if channels_last else "contiguous",
+    ]
+    if device.type == "cuda":
+        parts.append(f"TF32 {'allowed' if tf32 else 'off'}")
+        parts.append(f"cuDNN {'autotuned' if torch.backends.cudnn.benchmark else 'not autotuned'}")
+    if backend is not None:
+        parts.append(f"compiled by {backend}")
+    return ", ".join(parts)

@@ -1,0 +1,84 @@
+"""What a command line and its config files say, read before anything is built or imported."""
+
+from pathlib import Path
+from typing import Any
+
+from cnn_lightning.errors import UserError
+from cnn_lightning.settings import read_settings
+
+# what the data decides, and the model is told
+LINKED = {
+    "data.num_classes": "model.init_args.num_classes",
+    "data.num_channels": "model.init_args.in_channels",
+}
+# what stands beside the model in a config, and is its argument
+_GROUPS = {key: f"model.init_args.{key}" for key in ("optimizer", "schedule")}
+CONFIG_FLAGS = ("--config", "-c")
+CHECKPOINT_KEYWORDS = ("last", "best", "auto")
+
+
+def read_configs(argv: list[str]) -> tuple[list[Path], list[dict[str, Any]]]:
+    """The config files that a command line names, and what is in them.
+
+    Raises:
+        UserError: A file is missing or wrong, or a key is one that the data decides.
+    """
+    paths = [Path(value) for value in _values(argv, *CONFIG_FLAGS)]
+    configs = [read_settings(path) for path in paths]
+    _refuse_linked(argv, configs)
+    return paths, configs
+
+
+def _refuse_linked(argv: list[str], configs: list[dict[str, Any]]) -> None:
+    for source, target in {**LINKED, **_GROUPS}.items():
+        name = target.rpartition(".")[2]
+        flags = (f"--{target}", f"--model.{name}")
+        in_argv = any(arg.split("=")[0] in flags for arg in argv)
+        in_config = any(
+            isinstance(model := config.get("model"), dict)
+            and isinstance(init_args := model.get("init_args"), dict)
+            and name in init_args
+            for config in configs
+        )
+        if in_argv or in_config:
+            raise UserError(
+                f"model.{name} cannot be set: it comes from "
+                + (f"the data ({source})" if source in LINKED else f"the group {source}"),
+                "leave it out",
+            )
+
+
+def setting(key: str, argv: list[str], configs: list[dict[str, Any]]) -> str | None:
+    """A top-level setting as the last to write it wrote it, flags after files."""
+    values = _values(argv, f"--{key}")
+    if values:
+        return values[-1]
+    value = next((c[key] for c in reversed(configs) if c.get(key) is not None), None)
+    if not isinstance(value, str | None):
+        raise UserError(f"{key}: {value} is no text", f"write {key}: '{value}'")
+    return value
+
+
+def _values(argv: list[str], *flags: str) -> list[str]:
+    values = []
+    for place, arg in enumerate(argv):
+        name, equals, value = arg.partition("=")
+        if name in flags:
+            if equals:
+                values.append(value)
+            elif place + 1 < len(argv):
+                values.append(argv[place + 1])
+            else:
+                raise UserError(f"{name} needs a value", f"write {name} VALUE")
+    return values
+
+
+def check_checkpoint_path(argv: list[str], configs: list[dict[str, Any]]) -> None:
+    """Refuse a checkpoint that is not there.
+
+    Raises:
+        UserError: It is given by a path, and there is no file.
+    """
+    asked = setting("ckpt_path", argv, configs)
+    if asked is not None and asked not in CHECKPOINT_KEYWORDS and not Path(asked).is_file():
+        raise UserError(f"there is no checkpoint {asked}", "check the path after --ckpt_path")

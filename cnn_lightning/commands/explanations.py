@@ -1,0 +1,96 @@
+"""What a mistake in a config comes down to, in a line and a remedy."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from cnn_lightning.commands.options import CLASS_GROUPS
+from cnn_lightning.errors import UserError
+from cnn_lightning.imports import refusal
+from cnn_lightning.signatures import class_names
+
+# the layers of a union type, and what was given, which the telling lines repeat
+_NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Given value",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "usage:",
+    "tip:",
+)
+_REWRITTEN = (
+    (re.compile(r'Parser key "([^"]*)":?'), r"\1:"),
+    (re.compile(r"Problem with given class_path '(?:[^']*\.)?([^'.]+)':"), r"\1:"),
+    (re.compile(r"typing\.Literal\[(.*)\]"), r"one of \1"),
+    (re.compile(r"Expected an? "), "expected "),
+    (re.compile(r"<class '([^']*)'>"), r"\1"),
+    (re.compile(r"SignatureArguments\.add_function_arguments\(\) .*"), "a function is no class"),
+)
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_REFUSED_IMPORT = re.compile(r"Importing '([^']+)' is not allowed")
+_LONGEST = 400
+
+
+def explain(error: BaseException, command: str) -> UserError:
+    """Turn a parser's error into what is wrong and what to do about it.
+
+    Example:
+        >>> print(explain(ValueError("trainer: Expected a <class 'int'>"), "fit"))
+        trainer: expected int
+          see cnn-lightning fit --help
+    """
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_NOISE)]
+    text = " ".join(telling)
+    unknown = _UNKNOWN_CLASS.search(text)
+    refused = _REFUSED_IMPORT.search(text)
+    for pattern, replacement in _REWRITTEN:
+        text = pattern.sub(replacement, text)
+    if refused is not None:
+        return refusal(refused[1], f"{text.partition(':')[0]}: ")
+    if unknown is None:
+        return UserError(text[:_LONGEST], f"see cnn-lightning {command} --help")
+    return unknown_class(text.partition(":")[0], unknown[1])
+
+
+def unknown_class(key: str, name: str) -> UserError:
+    """The error that there is no such class.
+
+    Args:
+        key: The setting that names it: `model`, `data`, `optimizer` or `schedule`.
+        name: As it was written.
+    """
+    known = known_classes(key)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:8]
+    perhaps = f"perhaps {', '.join(near)}; " if near else ""
+    return UserError(
+        f"{key}: there is no class {name}",
+        f"{perhaps}a class of your own needs its import path and --allow_modules",
+    )
+
+
+def unknown_key(command: str, key: str, known: Iterable[str]) -> UserError:
+    """The error that there is no such option.
+
+    Args:
+        command: Whose option it would be.
+        key: As it was written, a flag with its dashes.
+        known: Options that could have been meant.
+    """
+    name, options = key.lstrip("-").replace(".init_args", ""), [*known]
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.7)
+    near = near or difflib.get_close_matches(name.partition(".")[0], options, n=1)
+    perhaps = f"perhaps {near[0]}; " if near else ""
+    return UserError(
+        f"{command} has no option {key}", f"{perhaps}see cnn-lightning {command} --help"
+    )
+
+
+def known_classes(key: str) -> list[str]:
+    """Classes that a setting can name by their name alone."""
+    if key not in CLASS_GROUPS:
+        return []
+    base, modules = CLASS_GROUPS[key]
+    return [name for module in modules for name in class_names(module, base)]

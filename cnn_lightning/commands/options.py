@@ -1,0 +1,67 @@
+"""The options of the training commands that are ours, besides the classes of a config."""
+
+from typing import Any, NamedTuple
+
+
+class Option(NamedTuple):
+    """One option.
+
+    Attributes:
+        kind: Its type.
+        default: Its value if it is not given.
+        help: What it does, in a sentence.
+        of_fit: Whether it is an option of `fit` alone.
+    """
+
+    kind: Any
+    default: Any
+    help: str
+    of_fit: bool = False
+
+
+DEFAULT_SEED = 42
+GENERAL = {
+    "seed_everything": Option(int, DEFAULT_SEED, "Seed of every random draw."),
+    "run": Option(str | None, None, "Name of the run (default: the config's)."),
+    "log_dir": Option(str, "logs", "Folder of all runs."),
+    "tf32": Option(
+        kind=bool,
+        default=True,
+        help="Let NVIDIA GPUs multiply float32 in TF32, which is faster and less precise.",
+    ),
+    "compile": Option(
+        kind=bool | str,
+        default=False,
+        help="Compile the network: true, or the name of a backend of torch.compile.",
+        of_fit=True,
+    ),
+}
+# callbacks that a config sets up by these names; each has a value that turns it off
+CALLBACK_GROUPS = {
+    "checkpoint": "LastCheckpoint",
+    "feature_cache": "FeatureCache",
+    "feature_maps": "FeatureMaps",
+    "kernels": "Kernels",
+    "activation_statistics": "ActivationStatistics",
+    "bad_numbers": "BadNumbers",
+}
+
+
+class Kind(NamedTuple):
+    """What class a setting names.
+
+    Attributes:
+        base: What it is derived from.
+        modules: Where classes are found by their name alone.
+    """
+
+    base: str
+    modules: tuple[str, ...]
+
+
+CLASS_GROUPS = {
+    "model": Kind("ImageClassifier", ("cnn_lightning.classifiers",)),
+    "data": Kind("ImageDataModule", ("cnn_lightning.data",)),
+    "optimizer": Kind("Optimizer", ("torch.optim",)),
+    "schedule": Kind("LRScheduler", ("cnn_lightning.optim", "torch.optim.lr_scheduler")),
+}

@@ -1,0 +1,109 @@
+"""A compiled network trains as it does uncompiled, under the same names, and can be looked at."""
+
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from cnn_lightning import ActivationStatistics, FeatureMaps, Inception, LeNet, ShapesDataModule
+from cnn_lightning.callbacks import Compilation
+from cnn_lightning.callbacks.compilation import parts_to_compile
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.cli import main
+from cnn_lightning.networks import GoogLeNet, LeNet5
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+CONFIG = """
+data:
+  class_path: ShapesDataModule
+  init_args: {num_images: 80, num_test: 20, batch_size: 16}
+model: {class_path: LeNet, init_args: {dropout: 0.5, batch_norm: true, activation: relu}}
+trainer: {max_epochs: 2, accelerator: cpu, enable_model_summary: false}
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    torch.compiler.reset()
+
+
+def fit(tmp_path: Path, name: str, *flags: str) -> dict[str, object]:
+    config = tmp_path / "small.yaml"
+    config.write_text(CONFIG)
+    argv = ["fit", "--config", str(config), "--log_dir", str(tmp_path / name), *flags]
+    assert main(argv) == 0
+    run = tmp_path / name / "small/version_0"
+    assert list(run.glob("figures/feature_maps*/*")) or list(run.glob("figures/**/*.png"))
+    found: dict[str, object] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    return found
+
+
+def test_compiled_run_ends_with_the_same_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = fit(tmp_path, "plain")["state_dict"]
+    compiled = fit(tmp_path, "compiled", "--compile", "aot_eager")["state_dict"]
+    assert "compiled by aot_eager" in capsys.readouterr().out
+    assert plain.keys() == compiled.keys()  # type: ignore[attr-defined]
+    for key, value in plain.items():  # type: ignore[attr-defined]
+        # the same operations, of which autograd may add up gradients in another order
+        assert torch.allclose(value, compiled[key], rtol=1e-4, atol=1e-5), key  # type: ignore[index]
+
+
+def test_the_network_is_really_compiled_and_looked_at_uncompiled(tmp_path: Path) -> None:
+    classifier = LeNet(num_classes=10)
+    looking = [FeatureMaps(every_n_epochs=1), ActivationStatistics()]
+    torch._dynamo.utils.counters.clear()
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        callbacks=[*looking, Compilation("aot_eager")],
+    )
+    trainer.fit(classifier, ShapesDataModule(num_images=80, num_test=20, batch_size=16))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert any(key.startswith("activations/") for key in trainer.callback_metrics)
+
+
+def test_without_the_flag_nothing_is_compiled(tmp_path: Path) -> None:
+    torch._dynamo.utils.counters.clear()
+    fit(tmp_path, "plain")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0
+
+
+def test_auxiliary_heads_are_compiled_block_by_block() -> None:
+    network = GoogLeNet(3, 3, stem="small")
+    assert parts_to_compile(LeNet5(3)) != parts_to_compile(network)
+    torch._dynamo.utils.counters.clear()
+    images = torch.randn(2, 3, 32, 32)
+    network.eval()
+    plain, plain_auxiliary = network.auxiliary_logits(images)
+    for part in parts_to_compile(network):
+        part.compile(backend="eager")
+    logits, auxiliary = network.auxiliary_logits(images)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 9
+    assert torch.allclose(logits, plain, atol=1e-5)
+    for one, other in zip(auxiliary, plain_auxiliary, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_names_of_weights_stay(tmp_path: Path) -> None:
+    classifier: ImageClassifier = Inception(num_classes=3, version="googlenet", stem="small")
+    before = list(classifier.state_dict())
+    for part in parts_to_compile(classifier.network):
+        part.compile(backend="eager")
+    assert list(classifier.state_dict()) == before
+
+
+@pytest.mark.slow
+def test_compiled_by_inductor_it_trains(tmp_path: Path) -> None:
+    plain = fit(tmp_path, "plain")["state_dict"]
+    compiled = fit(tmp_path, "compiled", "--compile", "true")["state_dict"]
+    for key, value in plain.items():  # type: ignore[attr-defined]
+        # fused and vectorised arithmetic rounds otherwise; ten steps let it grow
+        assert torch.allclose(value, compiled[key], rtol=1e-2, atol=1e-3), key  # type: ignore[index]

@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.checkpoint_content import CHECKPOINT_FORMAT, CHECKPOINT_KEY, Content
+from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
@@ -40,6 +40,9 @@ class ImageClassifier(L.LightningModule):
         freeze: `backbone` trains the last layer alone.
         image_size: Side in pixels that images are resized to; `null` leaves images alone that the
             network can take and takes the size that pretrained weights were trained with.
+        class_weights: How much an image of each class counts in the training loss: `balanced`
+            (inversely to how often training sees the class), or a number for each class; `null`
+            counts all alike. Validation and test count all images alike.
 
     Raises:
         UserError: The weights cannot be had or do not fit.
@@ -57,6 +60,7 @@ class ImageClassifier(L.LightningModule):
         weights: str | None = None,
         freeze: Literal["backbone"] | None = None,
         image_size: int | None = None,
+        class_weights: weighting.ClassWeights | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["network"])
@@ -78,6 +82,10 @@ class ImageClassifier(L.LightningModule):
             )
         if freeze == "backbone":
             transfer.freeze_all_but_head(network)
+        self.class_weights = class_weights
+        # of the data, and so not of the checkpoint
+        initial = weighting.initial_weights(class_weights, self.num_classes)
+        self.register_buffer("_loss_weights", initial, persistent=False)
         self._window = torch.zeros(3, dtype=torch.float64)  # loss sum, correct, images
         self.val_metrics = EvaluationMetrics(self.num_classes)
         self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
@@ -99,6 +107,8 @@ class ImageClassifier(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.adapt_to(data)
+        if stage == "fit" and self.class_weights == "balanced":
+            self._balance(data)
         transfer.silence_eval_mode_warning(frozen=self.freeze_part == "backbone")
 
     def adapt_to(self, data: ImageData) -> None:
@@ -129,6 +139,18 @@ class ImageClassifier(L.LightningModule):
         height, width = (size, size) if size else data.image_shape[1:]
         self.example_input_array = torch.zeros(2, data.image_shape[0], height, width)
 
+    def _balance(self, data: ImageData | None) -> None:
+        if data is None:
+            raise UserError(
+                "class_weights: balanced needs a data module", "give one to fit, or the weights"
+            )
+        weights = weighting.balanced_weights(data.class_counts(), data.class_names)
+        self._loss_weights = weights.to(self.device)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weights = cast(Tensor | None, self._loss_weights)
+        return weighting.weighted_cross_entropy(logits, labels, weights)
+
     def logits(self, batch: ImageBatch) -> Tensor:
         """Logits N×K of a batch of prepared images, or of cached features of the backbone."""
         if batch.is_features:
@@ -144,12 +166,12 @@ class ImageClassifier(L.LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         if self.network.auxiliary_weight and self.freeze_part is None:
             logits, auxiliary = self.network.auxiliary_logits(batch.images)
-            loss = F.cross_entropy(logits, batch.labels)
+            loss = self._loss(logits, batch.labels)
             for more in auxiliary:
-                loss = loss + self.network.auxiliary_weight * F.cross_entropy(more, batch.labels)
+                loss = loss + self.network.auxiliary_weight * self._loss(more, batch.labels)
         else:
             logits = self.logits(batch)
-            loss = F.cross_entropy(logits, batch.labels)
+            loss = self._loss(logits, batch.labels)
         correct = (logits.detach().argmax(1) == batch.labels).sum()
         count = torch.as_tensor(len(batch.labels), device=loss.device)
         if self._window.device != loss.device:

@@ -37,6 +37,9 @@ class ImageData(Protocol):
     std: tuple[float, ...]
     preprocessing: Preprocessing | None
 
+    def class_counts(self) -> Tensor:
+        """How often training sees each class in an epoch, K int64."""
+
 
 class Predictions(NamedTuple):
     """What `predict_images` gives for N images of K classes.

@@ -148,6 +148,13 @@ class TrainingCLI(LightningCLI):
             "--run", type=str | None, default=None, help="Name of the run (default: the config's)."
         )
         parser.add_argument("--log_dir", type=str, default="logs", help="Folder of all runs.")
+        if self.command == "predict":
+            parser.add_argument(
+                "--top_k",
+                type=int,
+                default=callbacks.NUM_RANKED,
+                help="Classes in each line of predictions.csv, the most probable first.",
+            )
         if self.command == "fit":
             for key, callback in CALLBACK_GROUPS.items():
                 parser.add_lightning_class_args(callback, key)
@@ -216,7 +223,8 @@ class TrainingCLI(LightningCLI):
         if self.command == "test":
             own.append(callbacks.EvaluationFigures(folder))
         if self.command == "predict":
-            own.append(callbacks.PredictionFiles(folder))
+            top_k = self.config_init[self.command].top_k
+            own.append(callbacks.PredictionFiles(folder, top_k))
         if config.enable_checkpointing is False:
             self._parser(self.command).callback_keys.remove("checkpoint")
         given = config.get("callbacks")

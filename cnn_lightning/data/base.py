@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from cnn_lightning import augment as augmentations
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
+from cnn_lightning.data.sampling import balanced_counts
 from cnn_lightning.errors import UserError
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import generator, run_seed, stratified_split
@@ -21,6 +22,7 @@ from cnn_lightning.randomness import generator, run_seed, stratified_split
 Split = Literal["train", "test"]
 Stage = Literal["train", "val", "test"]
 Augment = Literal["none", "flip", "crop", "crop_flip"]
+Sampling = Literal["each_once", "balanced"]
 
 _AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "flip": augmentations.flip,
@@ -44,6 +46,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         augment: Random changes of training images: `none`, `flip` (left-right), `crop` (pad by 2,
             crop: for digits), `crop_flip` (pad by 4, crop, flip). `None` takes the data set's own
             default.
+        sampling: `each_once` trains on every image once an epoch; `balanced` on every class
+            equally often, so that images of small classes come more than once and of large ones
+            not all in one epoch.
     """
 
     class_names: Sequence[str]
@@ -61,6 +66,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         augment: Augment | None = None,
+        sampling: Sampling = "each_once",
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -80,6 +86,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.augment: Augment = augment or self.default_augment
+        self.sampling: Sampling = sampling
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
         self._features: dict[Stage, Tensor] = {}
@@ -127,6 +134,17 @@ class ImageDataModule(L.LightningDataModule, ABC):
         except ValueError as error:
             raise UserError(str(error), "add images to this class or delete it") from error
         return train if stage == "train" else val
+
+    def class_counts(self) -> Tensor:
+        """How often training sees each class in an epoch, K int64."""
+        labels = self.load("train")[1][self.stage_indices("train")]
+        if self.sampling == "balanced":
+            return balanced_counts(labels, self.num_classes)
+        return torch.bincount(labels, minlength=self.num_classes)
+
+    def stored_images(self, split: Split, indices: Tensor) -> Tensor:
+        """Some images of a split, to look at: n×C×H×W uint8."""
+        return self.load(split)[0][indices]
 
     def use_features(self, stage: Stage, features: Tensor) -> None:
         """Serve features of a frozen backbone in place of images.
@@ -206,8 +224,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
     ) -> ImageLoader:
         images, labels = self.load("test" if stage == "test" else "train")
         indices = self.stage_indices(stage)
+        balanced = stage == "train" and self.sampling == "balanced"
         sharding = Sharding(
-            len(indices),
+            int(self.class_counts().sum()) if balanced else len(indices),
             self.batch_size if stage == "train" else self.eval_batch_size,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
@@ -221,4 +240,5 @@ class ImageDataModule(L.LightningDataModule, ABC):
             features=lambda: self._features.get(stage),
             seed=seed,
             place=place,
+            balanced=balanced,
         )

@@ -143,7 +143,8 @@ def _read_rows(table: Path) -> Iterator[_Row]:
     except UnicodeDecodeError as error:
         raise UserError(f"{table} is not in UTF-8", "save it as CSV in UTF-8") from error
     except csv.Error as error:
-        raise UserError(f"{table}, line {reader.line_num}: {error}", _LAYOUT) from error
+        # the inner one: the outer one counts the lines before this one
+        raise _refuse(table, reader.reader.line_num, str(error), _LAYOUT) from error
 
 
 def _row(table: Path, line: int, values: dict[str, Any], *, has_split: bool) -> _Row:

@@ -11,6 +11,7 @@ _PLACES = {
     "AveragePooling": "convolution",
     "CIFAR10DataModule": "data",
     "FeatureMaps": "callbacks",
+    "ImageCSVDataModule": "data",
     "ImageClassifier": "classifiers",
     "ImageDataModule": "data",
     "ImageFolderDataModule": "data",
@@ -26,6 +27,7 @@ _PLACES = {
     "TorchvisionClassifier": "classifiers",
     "TransposedConvolution": "convolution",
     "UserError": "errors",
+    "UnlabelledDataModule": "data",
     "VGG16": "classifiers",
 }
 

@@ -18,7 +18,7 @@ COMMANDS = {
     "fit": ("training", "train a network, or go on with a run"),
     "validate": ("training", "accuracy of a checkpoint on the validation images"),
     "test": ("training", "accuracy of a checkpoint on the test images"),
-    "predict": ("training", "classes of the test images, as a table and a picture"),
+    "predict": ("training", "classes of your own pictures, or of the test images"),
     "show": ("show", "pictures and numbers of a data set"),
     "convolve": ("convolve", "what a kernel or a pooling does to an image, worked out by hand"),
     "inspect": ("inspect", "where a network looks, its feature maps, kernels and layers"),

@@ -32,14 +32,23 @@ def list_images(folder: Path) -> list[Path]:
 
     Hidden files and folders (`.name`) are passed over, and links to folders are not followed.
     """
+    return [path for path in walk_files(folder) if is_image_name(path.name)]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends as those of images do, in upper or lower case."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def walk_files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted.
+
+    Hidden files and folders (`.name`) are passed over, and links to folders are not followed.
+    """
     paths = []
     for directory, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [
-            Path(directory, name)
-            for name in names
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
+        paths += [Path(directory, name) for name in names if not name.startswith(".")]
     return sorted(paths, key=Path.as_posix)
 
 

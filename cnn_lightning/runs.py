@@ -137,6 +137,35 @@ def checkpoints_to_resume(log_dir: Path, run: str) -> list[Path]:
     return next(filter(None, found), [])
 
 
+def names_run(log_dir: Path, asked: str) -> bool:
+    """Whether a word means a run and not a file: a folder, or the name of a run."""
+    return Path(asked).is_dir() or (not Path(asked).exists() and bool(versions(log_dir, asked)))
+
+
+def checkpoints_of(log_dir: Path, asked: str, which: str) -> list[Path]:
+    """Checkpoints of a run that a user names, in the order to try them.
+
+    Args:
+        log_dir: What holds all runs.
+        asked: As for `find_run`; of a run without a version, the newest with a checkpoint is taken.
+        which: `last`, which may be an older one if that is damaged, or `best`.
+
+    Raises:
+        UserError: There is no such run, or it has no such checkpoint.
+    """
+    folder = find_run(log_dir, asked)
+    is_version = Path(asked).resolve() == folder.path.resolve()
+    for one in [folder] if is_version else reversed(versions(folder.log_dir, folder.name)):
+        best = one.checkpoints / "best.ckpt"
+        found = one.checkpoints_to_resume() if which == "last" else [best] * best.is_file()
+        if found:
+            return found
+    raise UserError(
+        f"{folder.path if is_version else folder.path.parent} has no {which}.ckpt",
+        "give the path of a checkpoint",
+    )
+
+
 def folder_of(checkpoint: Path) -> RunFolder | None:
     """The run folder that a checkpoint lies in, `None` if it lies elsewhere."""
     parent = checkpoint.resolve().parent

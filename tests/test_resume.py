@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from compare import assert_same_checkpoint, differences
+from make_data import make_folder
 from stopping import LAST, StopAt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -53,6 +54,40 @@ def folder(log_dir: Path) -> Path:
 def whole(recipe: Path, tmp_path: Path) -> Path:
     assert fit(recipe, tmp_path / "whole") == 0
     return folder(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [2, 8], ids=["first epoch", "second epoch"])
+def test_resumed_run_with_balanced_classes_ends_with_the_same_bits(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(tmp_path / "photos", ("ant", "bee", "cow"), per_class=20, size=(32, 32))
+    for path in sorted((root / "train/cow").iterdir())[5:]:
+        path.unlink()
+    # 40 training images, 14 of each class in an epoch: five steps of 8 and one of 2
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(f"""
+data:
+  class_path: ImageFolderDataModule
+  init_args: {{root: {root}, batch_size: 8, sampling: balanced, augment: crop_flip}}
+model: {{class_path: LeNet, init_args: {{class_weights: [1, 2, 3]}}}}
+trainer: {{max_epochs: 2}}
+kernels: {{every_n_epochs: 0}}
+""")
+    assert fit(recipe, tmp_path / "whole") == 0
+    with monkeypatch.context() as context:
+        StopAt(step, signal.SIGTERM).install(context)
+        assert fit(recipe, tmp_path / "cut") == 143
+    state = torch.load(folder(tmp_path / "cut") / LAST, weights_only=True)
+    assert state["global_step"] == step
+    assert fit(recipe, tmp_path / "cut", "--ckpt_path", "last") == 0
+    assert_same_checkpoint(folder(tmp_path / "whole") / LAST, folder(tmp_path / "cut") / LAST)
+    # the control: without it, the run is another
+    assert fit(recipe, tmp_path / "other", "--data.sampling", "each_once") == 0
+    contents = [
+        torch.load(folder(tmp_path / name) / LAST, weights_only=True)["state_dict"]
+        for name in ("whole", "other")
+    ]
+    assert differences(*contents)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from cnn_lightning.callbacks.feature_cache import FeatureCache
 from cnn_lightning.callbacks.feature_maps import FeatureMaps
 from cnn_lightning.callbacks.gradient_norm import GradientNorm
 from cnn_lightning.callbacks.kernels import Kernels
-from cnn_lightning.callbacks.prediction_files import PredictionFiles
+from cnn_lightning.callbacks.prediction_files import NUM_RANKED, PredictionFiles
 from cnn_lightning.callbacks.prediction_grid import PredictionGrid
 from cnn_lightning.callbacks.progress import Bar, EpochLines
 from cnn_lightning.callbacks.same_folder import SameFolder
 from cnn_lightning.callbacks.throughput import Throughput
 
 __all__ = [
+    "NUM_RANKED",
     "ActivationStatistics",
     "BadNumbers",
     "Bar",

@@ -39,7 +39,7 @@ class EvaluationFigures(L.Callback):
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self._outputs = GatheredOutputs()
+        self._outputs = GatheredOutputs(StepOutput)
 
     @override
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

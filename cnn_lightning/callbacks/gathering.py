@@ -1,28 +1,35 @@
 """What all batches of an evaluation gave, of all processes together."""
 
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from cnn_lightning.classifiers.interfaces import StepOutput
+Outputs = TypeVar("Outputs", bound=tuple[Tensor, ...])
 
 
-class GatheredOutputs:
-    """Collects `StepOutput`s on the CPU, batch by batch, and then from all processes."""
+class GatheredOutputs(Generic[Outputs]):
+    """Collects what is known of each image on the CPU, batch by batch, then from all processes.
 
-    def __init__(self) -> None:
-        self._parts: list[StepOutput] = []
+    Args:
+        kind: What is collected: a named tuple of tensors with one row per image, among them
+            `indices`.
+    """
+
+    def __init__(self, kind: type[Outputs]) -> None:
+        self._kind: Any = kind
+        self._parts: list[list[Tensor]] = []
 
     def clear(self) -> None:
         """Forget everything."""
         self._parts = []
 
-    def add(self, output: Any) -> None:
-        """Keep what a step returned for one batch."""
-        self._parts.append(StepOutput(*(tensor.cpu() for tensor in output)))
+    def add(self, output: Outputs) -> None:
+        """Keep what is known of the images of one batch."""
+        self._parts.append([tensor.cpu() for tensor in output])
 
-    def gather(self) -> StepOutput | None:
+    def gather(self) -> Outputs | None:
         """All images in the order of their indices; every process must call it.
 
         Returns:
@@ -31,19 +38,19 @@ class GatheredOutputs:
         """
         mine = [torch.cat(column) for column in zip(*self._parts, strict=True)]
         self.clear()
-        gathered: list[Any] | None = [mine]
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            gathered = _gather_to_first(mine)
-        if not gathered or not all(gathered):
+        # a process may have had nothing to do
+        gathered = [columns for columns in gather_to_first(mine) if columns]
+        if not gathered:
             return None
-        probabilities, labels, indices = (
-            torch.cat(column) for column in zip(*gathered, strict=True)
-        )
-        order = indices.argsort()
-        return StepOutput(probabilities[order], labels[order], indices[order])
+        everything = self._kind(*(torch.cat(column) for column in zip(*gathered, strict=True)))
+        order = everything.indices.argsort()
+        return cast(Outputs, self._kind(*(column[order] for column in everything)))
 
 
-def _gather_to_first(mine: list[torch.Tensor]) -> list[Any] | None:
+def gather_to_first(mine: Any) -> list[Any]:
+    """What each process has, in the first process; nothing in the others. All must call it."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [mine]
     # over gloo, which stays on the CPU: NCCL would send all of it through the GPUs' memory
     group: Any = dist.new_group(backend="gloo")
     try:
@@ -51,4 +58,4 @@ def _gather_to_first(mine: list[torch.Tensor]) -> list[Any] | None:
         dist.gather_object(mine, parts, dst=0, group=group)
     finally:
         dist.destroy_process_group(group)
-    return parts
+    return parts or []

@@ -15,6 +15,7 @@ from typing_extensions import override
 from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.augment import Views, average_views
 from cnn_lightning.checkpoint_content import CHECKPOINT_FORMAT, CHECKPOINT_KEY, Content
+from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
 from cnn_lightning.classifiers.losses import check_smoothing, training_loss
@@ -54,6 +55,9 @@ class ImageClassifier(L.LightningModule):
             always looks once.
         layout: Order of a batch's values in memory, pixel by pixel or plane by plane; `null` takes
             the one that this network trains faster in.
+        class_weights: How much an image of each class counts in the training loss: `balanced`
+            (inversely to how often training sees the class), or a number for each class; `null`
+            counts all alike. Validation and test count all images alike.
 
     Raises:
         UserError: The weights cannot be had or do not fit, or a number is out of its range.
@@ -74,6 +78,7 @@ class ImageClassifier(L.LightningModule):
         label_smoothing: float = 0.0,
         test_augment: Views = "none",
         layout: Literal["channels_last", "contiguous"] | None = None,
+        class_weights: weighting.ClassWeights | None = None,
     ) -> None:
         super().__init__()
         check_smoothing(label_smoothing)
@@ -101,6 +106,10 @@ class ImageClassifier(L.LightningModule):
             )
         if freeze == "backbone":
             transfer.freeze_all_but_head(network)
+        self.class_weights = class_weights
+        # of the data, and so not of the checkpoint
+        initial = weighting.initial_weights(class_weights, self.num_classes)
+        self.register_buffer("_loss_weights", initial, persistent=False)
         self._window = torch.zeros(3, dtype=torch.float64)  # loss sum, correct, images
         self.val_metrics = EvaluationMetrics(self.num_classes)
         self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
@@ -133,6 +142,8 @@ class ImageClassifier(L.LightningModule):
             self.adapt_to(data)
             if stage == "fit":
                 self._fit_whitening(data)
+        if stage == "fit" and self.class_weights == "balanced":
+            self._balance(data)
         transfer.silence_eval_mode_warning(frozen=self.freeze_part == "backbone")
 
     def adapt_to(self, data: ImageData) -> None:
@@ -176,6 +187,14 @@ class ImageClassifier(L.LightningModule):
             for layer in unset:
                 layer.fit_to(images)
 
+    def _balance(self, data: ImageData | None) -> None:
+        if data is None:
+            raise UserError(
+                "class_weights: balanced needs a data module", "give one to fit, or the weights"
+            )
+        weights = weighting.balanced_weights(data.class_counts(), data.class_names)
+        self._loss_weights = weights.to(self.device)
+
     def logits(self, batch: ImageBatch) -> Tensor:
         """Logits N×K of a batch of prepared images, or of cached features of the backbone."""
         if batch.is_features:
@@ -203,6 +222,7 @@ class ImageClassifier(L.LightningModule):
             batch.labels,
             auxiliary_weight=self.network.auxiliary_weight,
             label_smoothing=self.label_smoothing,
+            class_weights=cast(Tensor | None, self._loss_weights),
         )
         if self._window.device != loss.device:
             self._window = self._window.to(loss.device)

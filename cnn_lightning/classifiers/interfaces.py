@@ -46,6 +46,9 @@ class ImageData(Protocol):
     def prepare(self, images: Tensor) -> Tensor:
         """Images N×C×H×W uint8 as a network takes them."""
 
+    def class_counts(self) -> Tensor:
+        """How often training sees each class in an epoch, K int64."""
+
 
 class Predictions(NamedTuple):
     """What `predict_images` gives for N images of K classes.

@@ -1,8 +1,8 @@
 """What training minimises."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from cnn_lightning.classifiers.class_weights import weighted_cross_entropy
 from cnn_lightning.errors import UserError
 
 
@@ -13,6 +13,7 @@ def training_loss(
     *,
     auxiliary_weight: float = 0.0,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy, with smoothed labels if so wished, auxiliary heads included.
 
@@ -25,12 +26,13 @@ def training_loss(
         targets: N int64.
         auxiliary_weight: Share of each auxiliary head's loss.
         label_smoothing: e, 0..1.
+        class_weights: How much an image of each class counts, K; `None` counts all alike.
     """
-    loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-    for more in auxiliary:
-        own = F.cross_entropy(more, targets, label_smoothing=label_smoothing)
-        loss = loss + auxiliary_weight * own
-    return loss
+    own, *others = (
+        weighted_cross_entropy(one, targets, class_weights, label_smoothing=label_smoothing)
+        for one in (logits, *auxiliary)
+    )
+    return own + auxiliary_weight * sum(others) if others else own
 
 
 def check_smoothing(label_smoothing: float) -> None:

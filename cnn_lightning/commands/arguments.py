@@ -13,14 +13,17 @@ from torch import nn
 
 from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
 from cnn_lightning.commands.configs import CHECKPOINT_KEYWORDS, LINKED, read_configs, setting
+from cnn_lightning.commands.own_files import file_settings, names_files
 from cnn_lightning.console import say
 from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.runs import (
     RunFolder,
+    checkpoints_of,
     checkpoints_to_resume,
     find_checkpoint,
     folder_of,
+    names_run,
     new_version,
 )
 from cnn_lightning.settings import read_settings
@@ -93,7 +96,7 @@ def read_start(command: str, argv: list[str]) -> Start:
         run = config_paths[0].stem
     if run is not None and (run in ("", ".", "..") or Path(run).name != run):
         raise UserError(f"run {run!r} is no name of a folder", "leave slashes out of it")
-    found = _find(asked, log_dir, run)
+    found = _find(command, asked, log_dir, run)
     if found is None:
         if command != "fit" and asked is None:
             raise UserError(
@@ -109,6 +112,8 @@ def read_start(command: str, argv: list[str]) -> Start:
         )
     Content(checkpoint, path).check_ours()
     known = _known(command, path, checkpoint)
+    if command == "predict" and names_files(argv, configs):
+        known["data"] = file_settings(path, checkpoint)
     for config in configs:
         _refuse_other_class(path, known, config)
     folder = folder_of(path) or new_version(log_dir, run or path.stem)
@@ -119,10 +124,16 @@ def read_start(command: str, argv: list[str]) -> Start:
     return Start(command, arguments, folder, path, checkpoint, known)
 
 
-def _find(asked: str | None, log_dir: Path, run: str | None) -> tuple[Path, dict[str, Any]] | None:
+def _find(
+    command: str, asked: str | None, log_dir: Path, run: str | None
+) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that is asked for, and its content."""
     if asked is None:
         return None
+    if asked not in CHECKPOINT_KEYWORDS and names_run(log_dir, asked):
+        found = _first_whole(checkpoints_of(log_dir, asked, "last" if command == "fit" else "best"))
+        say(f"taking {found[0]}")
+        return found
     if asked not in CHECKPOINT_KEYWORDS:
         return Path(asked), load_checkpoint(Path(asked))
     if run is None:

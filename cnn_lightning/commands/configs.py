@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_lightning.errors import UserError
+from cnn_lightning.runs import names_run
 from cnn_lightning.settings import read_settings
 
 # what the data decides, and the model is told
@@ -74,11 +75,14 @@ def _values(argv: list[str], *flags: str) -> list[str]:
 
 
 def check_checkpoint_path(argv: list[str], configs: list[dict[str, Any]]) -> None:
-    """Refuse a checkpoint that is not there.
+    """Refuse a checkpoint or run that is not there.
 
     Raises:
-        UserError: It is given by a path, and there is no file.
+        UserError: It is given by a path or a run's name, and there is none.
     """
     asked = setting("ckpt_path", argv, configs)
-    if asked is not None and asked not in CHECKPOINT_KEYWORDS and not Path(asked).is_file():
+    if asked is None or asked in CHECKPOINT_KEYWORDS:
+        return
+    log_dir = Path(setting("log_dir", argv, configs) or "logs")
+    if not Path(asked).is_file() and not names_run(log_dir, asked):
         raise UserError(f"there is no checkpoint {asked}", "check the path after --ckpt_path")

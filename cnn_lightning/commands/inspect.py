@@ -66,7 +66,7 @@ def _parse(command: str, argv: list[str]) -> argparse.Namespace:
         "predicted and the true class (Grad-CAM and occlusion), the outputs and kernels of its "
         "layers, and their statistics. Writes PNG files.",
     )
-    parser.add_argument("checkpoint", help="path of a checkpoint, or last or best of --run")
+    parser.add_argument("checkpoint", help="a checkpoint, a run, or last or best of --run")
     parser.add_argument("--run", help="name of the run, for last and best")
     parser.add_argument("--log_dir", default="logs", help="folder of all runs (default: logs)")
     parser.add_argument(

@@ -16,7 +16,7 @@ from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.preprocessing import Preprocessing
-from cnn_lightning.runs import find_checkpoint
+from cnn_lightning.runs import checkpoints_of, find_checkpoint, names_run
 
 _Class = TypeVar("_Class")
 
@@ -25,7 +25,7 @@ def find_path(asked: str, run: str | None, log_dir: Path) -> Path:
     """The checkpoint that a command line names.
 
     Args:
-        asked: A path, or `last` or `best` of a run.
+        asked: A path, a run (its folder or name), whose best is taken, or `last` or `best`.
         run: The run, for `last` and `best`.
         log_dir: What holds all runs.
 
@@ -33,6 +33,8 @@ def find_path(asked: str, run: str | None, log_dir: Path) -> Path:
         UserError: There is no such checkpoint.
     """
     if asked not in ("last", "best"):
+        if names_run(log_dir, asked):
+            return checkpoints_of(log_dir, asked, "best")[0]
         if not Path(asked).is_file():
             raise UserError(
                 f"there is no checkpoint {asked}", "give the path of one, or --run NAME best"

@@ -10,13 +10,13 @@ class Option(NamedTuple):
         kind: Its type.
         default: Its value if it is not given.
         help: What it does, in a sentence.
-        of_fit: Whether it is an option of `fit` alone.
+        only: The one command that has it; `None` if all have.
     """
 
     kind: Any
     default: Any
     help: str
-    of_fit: bool = False
+    only: str | None = None
 
 
 DEFAULT_SEED = 42
@@ -33,7 +33,13 @@ GENERAL = {
         kind=bool | str,
         default=False,
         help="Compile the network: true, or the name of a backend of torch.compile.",
-        of_fit=True,
+        only="fit",
+    ),
+    "top_k": Option(
+        kind=int,
+        default=3,
+        help="Classes in each line of predictions.csv, the most probable first.",
+        only="predict",
     ),
 }
 # callbacks that a config sets up by these names; each has a value that turns it off

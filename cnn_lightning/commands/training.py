@@ -139,8 +139,8 @@ class TrainingCLI(LightningCLI):
 
     @override
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name, (kind, default, text, of_fit) in GENERAL.items():
-            if self.command == "fit" or not of_fit:
+        for name, (kind, default, text, only) in GENERAL.items():
+            if only in (None, self.command):
                 parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
     @override
@@ -217,7 +217,8 @@ class TrainingCLI(LightningCLI):
         if self.command == "test":
             own.append(callbacks.EvaluationFigures(folder))
         if self.command == "predict":
-            own.append(callbacks.PredictionFiles(folder))
+            top_k = self.config_init[self.command].top_k
+            own.append(callbacks.PredictionFiles(folder, top_k))
         if config.enable_checkpointing is False:
             self._parser(self.command).callback_keys.remove("checkpoint")
         given = config.get("callbacks")

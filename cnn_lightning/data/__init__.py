@@ -6,14 +6,18 @@ from cnn_lightning.data.folder import ImageFolderDataModule
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
 from cnn_lightning.data.mnist import MNISTDataModule
 from cnn_lightning.data.shapes import ShapesDataModule
+from cnn_lightning.data.table import ImageCSVDataModule
+from cnn_lightning.data.unlabelled import UnlabelledDataModule
 
 __all__ = [
     "Batch",
     "CIFAR10DataModule",
+    "ImageCSVDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "ImageLoader",
     "MNISTDataModule",
     "ShapesDataModule",
     "Sharding",
+    "UnlabelledDataModule",
 ]

@@ -15,6 +15,7 @@ from typing_extensions import override
 from cnn_lightning.augment import Augmentation, Border
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
 from cnn_lightning.data.residence import Residence
+from cnn_lightning.data.sampling import balanced_counts
 from cnn_lightning.errors import UserError
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import generator, run_seed, stratified_split
@@ -22,6 +23,7 @@ from cnn_lightning.randomness import generator, run_seed, stratified_split
 Split = Literal["train", "test"]
 Stage = Literal["train", "val", "test"]
 Augment = Literal["none", "flip", "crop", "crop_flip", "alternating_flip", "crop_alternating_flip"]
+Sampling = Literal["each_once", "balanced"]
 
 _AUGMENTATIONS: dict[Augment, Augmentation] = {
     "none": Augmentation(),
@@ -53,6 +55,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         crop_border: What a crop sees beyond the border: `zeros`, or the image mirrored (`reflect`).
         on_device: Whether the images live in the memory of the GPU; `None` puts them there if a
             quarter of what is free holds them.
+        sampling: `each_once` trains on every image once an epoch; `balanced` on every class
+            equally often, so that images of small classes come more than once and of large ones
+            not all in one epoch.
     """
 
     class_names: Sequence[str]
@@ -73,6 +78,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         crop_padding: int | None = None,
         crop_border: Border = "zeros",
         on_device: bool | None = None,
+        sampling: Sampling = "each_once",
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -95,6 +101,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.crop_padding = crop_padding
         self.crop_border: Border = crop_border
         self.on_device = on_device
+        self.sampling: Sampling = sampling
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
         self._features: dict[Stage, Tensor] = {}
@@ -143,6 +150,17 @@ class ImageDataModule(L.LightningDataModule, ABC):
         except ValueError as error:
             raise UserError(str(error), "add images to this class or delete it") from error
         return train if stage == "train" else val
+
+    def class_counts(self) -> Tensor:
+        """How often training sees each class in an epoch, K int64."""
+        labels = self.load("train")[1][self.stage_indices("train")]
+        if self.sampling == "balanced":
+            return balanced_counts(labels, self.num_classes)
+        return torch.bincount(labels, minlength=self.num_classes)
+
+    def stored_images(self, split: Split, indices: Tensor) -> Tensor:
+        """Some images of a split, to look at: n×C×H×W uint8."""
+        return self.load(split)[0][indices]
 
     def use_features(self, stage: Stage, features: Tensor) -> None:
         """Serve features of a frozen backbone in place of images.
@@ -277,8 +295,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         images, labels = self.load("test" if stage == "test" else "train")
         indices = self.stage_indices(stage)
         device = self.trainer.strategy.root_device if self.trainer else images.device
+        balanced = stage == "train" and self.sampling == "balanced"
         sharding = Sharding(
-            len(indices),
+            int(self.class_counts().sum()) if balanced else len(indices),
             self.batch_size if stage == "train" else self.eval_batch_size,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
@@ -293,4 +312,5 @@ class ImageDataModule(L.LightningDataModule, ABC):
             move=lambda tensor: self._residence.place(tensor, device),
             seed=seed,
             place=place,
+            balanced=balanced,
         )

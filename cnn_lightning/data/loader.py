@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cnn_lightning.data.sampling import balanced_order
 from cnn_lightning.errors import UserError
 from cnn_lightning.randomness import permutation
 
@@ -93,13 +94,15 @@ class ImageLoader:
         images: N×C×H×W uint8.
         labels: N int64.
         indices: The images of this split, M int64.
-        sharding: How the M images are cut into batches.
+        sharding: How the images of an epoch are cut into batches.
         features: Gives what is served in place of images, N×F float, or `None`. Asked for when the
             first batch is drawn: Lightning builds the training loader before there are any.
         move: Gives the images, or the features, where they live: on the device that computes, or
             as they are. Asked for when the first batch is drawn.
         seed: Seed of the order; `None` keeps the order of `indices`.
         place: Gives (epoch, next batch of the epoch).
+        balanced: Whether every class is seen equally often, in an order that needs a seed; M then
+            is the sum of `balanced_counts`.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class ImageLoader:
         move: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         seed: int | None = None,
         place: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        balanced: bool = False,
     ) -> None:
         self.images = images
         self.labels = labels
@@ -122,6 +126,7 @@ class ImageLoader:
         self.move = move
         self.seed = seed
         self.place = place
+        self.balanced = balanced
 
     def __len__(self) -> int:
         return len(self.sharding)
@@ -130,6 +135,8 @@ class ImageLoader:
         """Indices of all images, of all processes, in the order of one epoch: M int64."""
         if self.seed is None:
             return self.indices
+        if self.balanced:
+            return self.indices[balanced_order(self.labels[self.indices], self.seed, epoch)]
         return self.indices[permutation(len(self.indices), "order", self.seed, epoch)]
 
     def __iter__(self) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ def output_of(indices: torch.Tensor) -> StepOutput:
 
 
 def test_all_batches_come_back_in_the_order_of_the_images_once() -> None:
-    outputs = GatheredOutputs()
+    outputs = GatheredOutputs(StepOutput)
     for indices in ([4, 2], [0], [3, 1]):
         outputs.add(output_of(torch.tensor(indices)))
     found = outputs.gather()

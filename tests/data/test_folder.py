@@ -10,9 +10,9 @@ from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
-from cnn_lightning.data import folder
+from cnn_lightning.data import ImageFolderDataModule, decoding, listed
 from cnn_lightning.data.base import Split
-from cnn_lightning.data.folder import CACHE_FOLDER, ImageFolderDataModule
+from cnn_lightning.data.cache import CACHE_FOLDER
 from cnn_lightning.errors import UserError
 from cnn_lightning.images import fit_square, read_image
 
@@ -53,7 +53,7 @@ def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(folder, "read_image", fail)
+    monkeypatch.setattr(decoding, "read_image", fail)
 
 
 def test_images_labels_and_names_are_those_of_the_files(photos: Path) -> None:
@@ -76,7 +76,7 @@ def test_images_labels_and_names_are_those_of_the_files(photos: Path) -> None:
 def test_order_holds_over_many_tasks_and_threads(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "_CHUNK", 1)
+    monkeypatch.setattr(decoding, "_MAX_CHUNK", 1)
     data = module(photos, num_workers=3)
     images, _ = data.read("train")
     for image, name in zip(images, data.image_names("train"), strict=True):
@@ -329,7 +329,7 @@ def test_a_val_folder_is_said_to_be_unused(
 
 
 def test_normalisation_is_imagenets_or_the_users(photos: Path) -> None:
-    assert module(photos).mean == folder.IMAGENET_MEAN
+    assert module(photos).mean == listed.IMAGENET_MEAN
     assert module(photos, channels=1).std == (0.5,)
     assert module(photos, mean=[0.1, 0.2, 0.3]).mean == (0.1, 0.2, 0.3)
 

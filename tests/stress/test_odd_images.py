@@ -3,8 +3,10 @@
 With -s the test prints what each of them got.
 """
 
+import csv
 import os
 import re
+import shutil
 import struct
 import sys
 import zlib
@@ -15,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from make_checkpoint import save_checkpoint
 from PIL import Image, ImageCms
 from torch import Tensor
 
 from cnn_lightning import ImageFolderDataModule, LeNet
+from cnn_lightning.cli import main
 from cnn_lightning.errors import UserError
 from cnn_lightning.images import fit_square, read_image
 
@@ -225,6 +229,29 @@ def in_prediction(path: Path, classifier: LeNet) -> Tensor:
     return seen[0][0]
 
 
+def through_the_command(
+    path: Path, checkpoint: Path, *more: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Run `predict` on a file or folder; probabilities by path, and reasons by path."""
+    out = checkpoint.with_name("logs")
+    shutil.rmtree(out, ignore_errors=True)
+    argv = ["predict", "--ckpt_path", str(checkpoint), "--log_dir", str(out), *more]
+    code = main([*argv, f"--data.paths+={path}"])
+    tables: list[dict[str, str]] = []
+    for name, (key, value) in {
+        "predictions.csv": ("image", "top1_probability"),
+        "predictions_unread.csv": ("path", "reason"),
+    }.items():
+        file = out / checkpoint.stem / "version_0" / name
+        rows = []
+        if file.exists():
+            with file.open(newline="", encoding="utf-8") as stream:
+                rows = list(csv.DictReader(stream))
+        tables.append({row[key]: row[value] for row in rows})
+    assert code == (0 if tables[0] else 2)
+    return tables[0], tables[1]
+
+
 def told(ask: Callable[[], Tensor]) -> str | Tensor:
     try:
         return ask()
@@ -234,6 +261,7 @@ def told(ask: Callable[[], Tensor]) -> str | Tensor:
 
 @pytest.fixture
 def classifier(photos: Path) -> LeNet:
+    torch.manual_seed(0)
     classifier = LeNet(num_classes=2)
     classifier.adapt_to(ImageFolderDataModule(root=str(photos), image_size=SIZE))
     return classifier
@@ -266,6 +294,65 @@ def test_odd_images_are_read_right_or_refused(
         sys.stdout.write("\n" + "\n".join(lines) + "\n")
     assert not wrong, "\n".join(wrong)
     assert len(lines) >= 30
+
+
+def test_the_command_predicts_what_can_be_read_and_lists_the_rest(
+    photos: Path, classifier: LeNet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ImageFolderDataModule(root=str(photos), image_size=SIZE)
+    checkpoint = photos.with_name("odd.ckpt")
+    save_checkpoint(checkpoint, classifier, data)
+    folder = photos / "odd/by/depth"
+    folder.mkdir(parents=True)
+    halves().save(folder / "0.png")
+    for name, (write, *_) in {**READ, **REFUSED}.items():
+        write(folder / name)
+    predicted, unread = through_the_command(folder, checkpoint)
+    shown = capsys.readouterr()
+    lines, wrong = [], []
+    for name in (*READ, *REFUSED):
+        # in a table, what is no text is written as \\udc..
+        path = str(folder / name).encode(errors="backslashreplace").decode()
+        if name in READ:
+            right = fit_square(READ[name][1], SIZE)[None]
+            expected = classifier.predict_images(right)[1].max()
+            # lossy formats come near, all others to the last digit
+            tolerance = 2e-3 if READ[name][2] else 2e-6
+            fits = abs(float(predicted.get(path, "nan")) - float(expected)) <= tolerance
+            lines.append(f"{name!r:28} {predicted.get(path)} for {float(expected):.6f}")
+        else:
+            reason = unread.get(path, "")
+            fits = re.search(REFUSED[name][1], reason) is not None and path not in predicted
+            lines.append(f"{name!r:28} {reason.replace(str(folder), '')[:90]}")
+        if not fits:
+            wrong.append(lines[-1])
+    with capsys.disabled():
+        sys.stdout.write("\n" + "\n".join(lines) + "\n")
+    assert not wrong, "\n".join(wrong)
+    # the control: an image that is read wrong would show
+    shares = [float(predicted[str(folder / name)]) for name in ("0.png", "rgba.png", "one_bit.png")]
+    assert min(abs(shares[0] - other) for other in shares[1:]) > 1e-3
+    assert len(predicted) == len(READ) + 1
+    assert len(unread) == len(REFUSED)
+    assert f"{len(predicted)} images predicted, {len(unread)} files not read" in shown.out
+    assert "\x1b" not in shown.out
+    assert not shown.err
+
+
+@pytest.mark.parametrize("name", ["empty.png", "bomb.png", "pipe.png", "device.png", "cut.jpg"])
+def test_the_command_on_one_bad_file_alone_fails_plainly(
+    name: str, photos: Path, classifier: LeNet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ImageFolderDataModule(root=str(photos), image_size=SIZE)
+    checkpoint = photos.with_name("odd.ckpt")
+    save_checkpoint(checkpoint, classifier, data)
+    REFUSED[name][0](photos / name)
+    predicted, unread = through_the_command(photos / name, checkpoint)
+    assert not predicted
+    assert re.search(REFUSED[name][1], unread[str(photos / name)])
+    told_to_user = capsys.readouterr().err
+    assert told_to_user.startswith("error: none of 1 files could be read\n")
+    assert "Traceback" not in told_to_user
 
 
 def is_right(image: Tensor, right: Tensor, tolerance: int) -> bool:

@@ -1,4 +1,4 @@
-"""A trained classifier as one file for other programs, held against the original before it is kept."""
+"""A trained classifier as one file for other programs, kept only if it gives the same."""
 
 import copy
 import importlib

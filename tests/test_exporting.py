@@ -38,7 +38,7 @@ ROWS: dict[str, Callable[[], ImageClassifier]] = {
     "TorchvisionClassifier alexnet": lambda: TorchvisionClassifier(10, name="alexnet"),
 }
 # files of 20 MB and more, or graphs of hundreds of nodes
-LARGE = ("VGG16", "Inception v3", "TorchvisionClassifier alexnet")
+LARGE = ("Inception googlenet", "Inception v3", "TorchvisionClassifier alexnet")
 EVERY = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ROWS],
@@ -53,6 +53,8 @@ def build(name: str) -> ImageClassifier:
     classifier.adapt_to(data)
     with torch.no_grad():
         classifier.network(data.prepare(data.load("train")[0][:20]))  # in train mode
+        for weights in classifier.network.head.parameters():
+            weights.mul_(30)
     return classifier.eval()
 
 
@@ -87,8 +89,7 @@ def test_onnx_file_gives_what_prediction_gives(name: str, tmp_path: Path) -> Non
         assert (torch.from_numpy(found) - expected).abs().max() < 1e-4
         assert (torch.from_numpy(logits).softmax(1) - expected).abs().max() < 1e-4
     # the images are told apart, or anything would be within the tolerance
-    assert expected.std() > 1e-3
-    assert classifier.predict_images(images).probabilities.std(0).max() > 1e-3
+    assert classifier.predict_images(images).probabilities.std(0).max() > 1e-2
 
 
 @EVERY
@@ -119,7 +120,9 @@ def test_onnx_file_describes_itself(lenet: ImageClassifier, tmp_path: Path) -> N
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 18)]
-    shape = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
+    shape = [
+        side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim
+    ]
     assert shape == ["batch", 3, 32, 32]
     assert [output.name for output in model.graph.output] == ["probabilities", "logits"]
     facts = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
@@ -176,7 +179,9 @@ def test_images_of_another_size_are_refused_by_the_file(
     path = tmp_path / "model.onnx"
     export_classifier(lenet, path, draw())
     session = onnxruntime.InferenceSession(path)
-    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="Got: 40"):
+    with pytest.raises(
+        onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="Got: 40"
+    ):
         session.run(None, {"images": torch.zeros(2, 3, 40, 40, dtype=torch.uint8).numpy()})
 
 
@@ -235,7 +240,7 @@ def test_smaller_difference_than_the_tolerance_is_kept(
 
 
 class OneSize(nn.Module):
-    """A head that takes the batch size that it first sees for the only one."""
+    """A head that in a trace takes two images and no other number."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -243,17 +248,11 @@ class OneSize(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)
-        return logits.reshape(int(len(features)), -1) + torch.zeros(len(features), 1)
-
-
-class Fixed(OneSize):
-    def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.head(features)
         return logits + torch.zeros(2, 1) if torch.compiler.is_compiling() else logits
 
 
 def test_network_of_one_batch_size_is_refused(lenet: ImageClassifier, nothing_left: Path) -> None:
-    lenet.network.head = Fixed(lenet.network.head)
+    lenet.network.head = OneSize(lenet.network.head)
     with pytest.raises(RunError, match="LeNet cannot be exported"):
         export_classifier(lenet, nothing_left / "model.onnx", draw())
 
@@ -265,11 +264,8 @@ def test_batch_that_fails_is_named() -> None:
         return [images.softmax(1), images]
 
     logits = torch.rand(4, 10)
-    with pytest.raises(RunError, match="on a batch of 3: shapes do not match$"):
-        try:
-            compare(run, logits, logits)
-        except RunError as error:
-            raise RunError(error.what) from error
+    with pytest.raises(RunError, match=r"on a batch of 3: shapes do not match\n  no file"):
+        compare(run, logits, logits)
     assert compare(lambda images: [images.softmax(1), images], logits, logits).probabilities == 0
 
 

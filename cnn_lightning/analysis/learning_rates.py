@@ -4,11 +4,12 @@ The range test of Smith 2017 (arXiv:1506.01186, 3.3).
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 # of the loss at the start; a curve that falls less has its steepest place by chance
-LEAST_FALL = 0.05
+LEAST_FALL = 0.1
 
 
 class RangeTest(NamedTuple):
@@ -17,8 +18,8 @@ class RangeTest(NamedTuple):
     Attributes:
         rates: Learning rate of each step, ascending, as far as losses are finite.
         losses: Loss of each step.
-        smoothed: Means of the losses around each step.
-        suggestion: Place of the suggested rate, `None` if the loss did not fall by a twentieth.
+        smoothed: Medians of the losses around each step, which single spikes leave alone.
+        suggestion: Place of the suggested rate, `None` if the loss did not fall by a tenth.
     """
 
     rates: list[float]
@@ -30,8 +31,9 @@ class RangeTest(NamedTuple):
 def read_range_test(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
     """Find where the smoothed loss falls steepest against the logarithm of the rate.
 
-    Only the part up to the lowest loss counts. Against the rate itself, as Lightning's own
-    suggestion has it, the noise at the smallest rates would win: they lie closest together.
+    Only the first descent counts: it ends at the lowest loss before one that has lost half of what
+    was gained. Against the rate itself, as Lightning's own suggestion has it, the noise at the
+    smallest rates would win, since they lie closest together.
 
     Args:
         rates: Learning rate of each step, ascending, above 0.
@@ -50,17 +52,14 @@ def read_range_test(rates: Sequence[float], losses: Sequence[float]) -> RangeTes
     if length < 10:
         raise ValueError(f"{length} finite losses are too few, at least 10 are needed")
     rates, losses = list(rates[:length]), list(losses[:length])
-    half = max(1, length // 40)
-    smoothed = [_mean_around(losses, place, half) for place in range(length)]
-    lowest = min(range(length), key=smoothed.__getitem__)
-    suggestion = None
-    if smoothed[lowest] <= (1 - LEAST_FALL) * smoothed[0]:
-        # the lowest place itself is flat
-        places = range(half, max(lowest, half + 1))
-        suggestion = min(
-            (place for place in places if place + half < length),
-            key=lambda place: _slope(rates, smoothed, place - half, place + half),
-        )
+    half = max(3, length // 40)
+    smoothed = [_median_around(losses, place, half) for place in range(length)]
+    lowest = _end_of_descent(smoothed)
+    if smoothed[lowest] > (1 - LEAST_FALL) * smoothed[0]:
+        return RangeTest(rates, losses, smoothed, None)
+    suggestion = min(
+        range(lowest + 1), key=lambda place: _slope(rates, smoothed, place, half, length - 1)
+    )
     return RangeTest(rates, losses, smoothed, suggestion)
 
 
@@ -83,12 +82,25 @@ def undo_smoothing(smoothed: Sequence[float], beta: float) -> list[float]:
     return losses
 
 
-def _mean_around(values: Sequence[float], place: int, half: int) -> float:
-    """The mean of as many values on either side, fewer at the ends."""
-    reach = min(half, place, len(values) - 1 - place)
-    around = values[place - reach : place + reach + 1]
-    return sum(around) / len(around)
+def _median_around(values: Sequence[float], place: int, half: int) -> float:
+    """The median of the values from `half` before to `half` behind; at the ends there are fewer."""
+    return statistics.median(values[max(place - half, 0) : place + half + 1])
 
 
-def _slope(rates: Sequence[float], losses: Sequence[float], first: int, last: int) -> float:
+def _end_of_descent(values: Sequence[float]) -> int:
+    """The place of the lowest value before one that has lost half of what was gained."""
+    lowest = 0
+    for place, value in enumerate(values):
+        gained = values[0] - values[lowest]
+        if gained > LEAST_FALL * values[0] and value > values[lowest] + gained / 2:
+            break
+        if value < values[lowest]:
+            lowest = place
+    return lowest
+
+
+def _slope(
+    rates: Sequence[float], losses: Sequence[float], place: int, half: int, last: int
+) -> float:
+    first, last = max(place - half, 0), min(place + half, last)
     return (losses[last] - losses[first]) / math.log(rates[last] / rates[first])

@@ -12,7 +12,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.tuner import Tuner, lr_finder
+from lightning.pytorch.tuner import lr_finder
+from lightning.pytorch.tuner.tuning import Tuner
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import listening
@@ -225,12 +226,13 @@ def find_batch_size(
 @contextmanager
 def _quiet_bar() -> Iterator[None]:
     """Keep the tuner's progress bar out of files and pipes."""
-    bar = lr_finder.tqdm
-    lr_finder.tqdm = partial(bar, disable=not sys.stderr.isatty(), leave=False)  # type: ignore[misc]
+    module: Any = lr_finder
+    bar = module.tqdm
+    module.tqdm = partial(bar, disable=not sys.stderr.isatty(), leave=False)
     try:
         yield
     finally:
-        lr_finder.tqdm = bar  # type: ignore[misc]
+        module.tqdm = bar
 
 
 def _report_learning_rate(
@@ -245,7 +247,7 @@ def _report_learning_rate(
     say(str(path))
     if tested.suggestion is None:
         raise RunError(
-            f"no rate from {own.min_lr:g} to {own.max_lr:g} makes the loss fall by a twentieth",
+            f"no rate from {own.min_lr:g} to {own.max_lr:g} makes the loss fall by a tenth",
             f"look at {path}; more --steps give each rate more time",
         )
     rate = f"{tested.rates[tested.suggestion]:.2g}"

@@ -35,7 +35,7 @@ def draw_range_test(
     axes.plot(
         rates, losses, ".", color=GREY, markersize=4, alpha=0.5, label="loss of a step's batch"
     )
-    axes.plot(rates, smoothed, color=BLUE, linewidth=2, label="mean of the steps around")
+    axes.plot(rates, smoothed, color=BLUE, linewidth=2, label="median of the steps around")
     if suggestion is not None:
         rate, loss = rates[suggestion], smoothed[suggestion]
         axes.axvline(rate, color=VERMILION, linestyle="--", linewidth=1)

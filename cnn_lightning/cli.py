@@ -19,10 +19,12 @@ COMMANDS = {
     "validate": ("training", "accuracy of a checkpoint on the validation images"),
     "test": ("training", "accuracy of a checkpoint on the test images"),
     "predict": ("training", "classes of your own pictures, or of the test images"),
+    "tune": ("tune", "a learning rate or a batch size to train with, found by trying"),
     "show": ("show", "pictures and numbers of a data set"),
     "convolve": ("convolve", "what a kernel or a pooling does to an image, worked out by hand"),
     "inspect": ("inspect", "where a network looks, its feature maps, kernels and layers"),
     "compare": ("compare", "two or more runs in one table and one figure"),
+    "export": ("export", "a checkpoint as ONNX or torch.export file, checked against the original"),
     "benchmark": ("benchmark", "how fast a config trains, beside references"),
 }
 

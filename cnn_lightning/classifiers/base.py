@@ -114,6 +114,17 @@ class ImageClassifier(L.LightningModule):
         self.val_metrics = EvaluationMetrics(self.num_classes)
         self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
 
+    @property
+    def learning_rate(self) -> float | None:
+        """That of the optimizer, `None` if its default; Lightning's `Tuner` reads and sets it."""
+        return cast(float | None, self.optimizer.get("init_args", {}).get("lr"))
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        arguments = {**self.optimizer.get("init_args", {}), "lr": rate}
+        self.optimizer = {**self.optimizer, "init_args": arguments}
+        self.hparams["optimizer"] = self.optimizer
+
     @override
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes here which hook it is in, forty times a step; torch would look each time

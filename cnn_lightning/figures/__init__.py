@@ -12,6 +12,7 @@ from cnn_lightning.figures.evaluation import draw_class_accuracy, draw_reliabili
 from cnn_lightning.figures.feature_maps import draw_feature_maps
 from cnn_lightning.figures.kernels import draw_kernels
 from cnn_lightning.figures.layer_statistics import draw_layer_statistics
+from cnn_lightning.figures.learning_rates import draw_range_test
 from cnn_lightning.figures.learnt_kernel import draw_learning
 from cnn_lightning.figures.operation_example import OperationExample
 from cnn_lightning.figures.overlays import draw_overlays
@@ -35,6 +36,7 @@ __all__ = [
     "draw_operation",
     "draw_overlays",
     "draw_predictions",
+    "draw_range_test",
     "draw_reliability",
     "draw_samples",
     "to_array",

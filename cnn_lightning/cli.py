@@ -22,7 +22,7 @@ COMMANDS = {
     "show": ("show", "pictures and numbers of a data set"),
     "convolve": ("convolve", "what a kernel or a pooling does to an image, worked out by hand"),
     "inspect": ("inspect", "where a network looks, its feature maps, kernels and layers"),
-    "compare": ("compare", "two or more runs in one table and one figure"),
+    "compare": ("compare", "runs in one table and one figure, and as a page to mail"),
 }
 
 EXIT_FAILURE, EXIT_USER_ERROR = 1, 2

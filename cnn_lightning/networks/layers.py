@@ -38,3 +38,10 @@ def initialize_convolutions(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def use_no_inplace(network: nn.Module) -> None:
+    """Let activations leave their input as it is: hooks and class maps need what they saw."""
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from typing import Literal
 from PIL import Image
 
 # pixels from which a picture is too wide for a phone, and to stand beside another
-_MIDDLE, _WIDE = 600, 900
+_MIDDLE, _WIDE = 750, 900
 _WHAT_PIL_RAISES = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 

@@ -28,6 +28,7 @@ _BOUNDS = (
     f"are {MAX_LAYERS} layers at {MAX_EPOCHS} epochs each, {MAX_CLASSES} classes and "
     f"{MAX_SETTINGS} settings, texts up to {_MAX_CELL} letters."
 )
+_NO_ROOM = "left out, see below"
 _TEST = "cnn-lightning test --run NAME --ckpt_path best"
 # what `test` and `fit` draw once: file, title, what is to be seen
 _PICTURES = (
@@ -217,7 +218,7 @@ def _section(
         Cell(
             name,
             album.add_file(folder / f"{file}.png", f"{title} of {name}. {text}"),
-            "left out, see below" if _has(folder, file) else _absence(file),
+            _NO_ROOM if _has(folder, file) else _absence(file),
         )
         for name, folder in zip(names, folders, strict=True)
     ]
@@ -277,16 +278,13 @@ def _film(
     frames: dict[int, Frame] = {}
     # what is last in line may find no room
     for epoch in sorted(chosen, key=lambda epoch: epoch not in (chosen[0], chosen[-1])):
-        cells = [
-            Cell(
-                name,
-                album.add_file(found[epoch], f"{alt} of {name}, {_when(epoch)}"),
-                "left out, see below",
-            )
-            if epoch in found
-            else Cell(name, None, f"no picture of epoch {epoch}")
-            for name, found in zip(names, of_runs, strict=True)
-        ]
+        cells = []
+        for name, found in zip(names, of_runs, strict=True):
+            if epoch in found:
+                picture = album.add_file(found[epoch], f"{alt} of {name}, {_when(epoch)}")
+                cells.append(Cell(name, picture, _NO_ROOM))
+            else:
+                cells.append(Cell(name, None, f"no picture of epoch {epoch}"))
         frames[epoch] = Frame(str(epoch), cells)
     return Film(_cut(place.partition("/")[2]), anchor, [frames[epoch] for epoch in chosen])
 

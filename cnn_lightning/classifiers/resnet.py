@@ -15,6 +15,11 @@ class ResNet(ImageClassifier):
         depth: Layers with weights.
         stem: `small` for images of about 32 pixels, `imagenet` for 224 and pretrained weights.
         **kwargs: As for `ImageClassifier`.
+
+    Example:
+        >>> import torch
+        >>> ResNet(num_classes=10, depth=18).eval()(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
 
     def __init__(

@@ -77,6 +77,20 @@ class ImageFolderDataModule(ImageDataModule):
         num_workers: Threads that decode; `None` takes one per core.
         allow_links: Whether links may lead out of `root`; else they are refused.
         **kwargs: As for `ImageDataModule`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = tempfile.TemporaryDirectory()
+        >>> for name in ("cat", "dog"):
+        ...     folder = Path(root.name, "train", name)
+        ...     folder.mkdir(parents=True)
+        ...     for number in range(10):
+        ...         Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / f"{number}.png")
+        >>> data = ImageFolderDataModule(root=root.name, batch_size=4)
+        >>> data.class_names, data.image_shape, len(data.image_names("test"))
+        (('cat', 'dog'), (3, 16, 16), 2)
+        >>> root.cleanup()
     """
 
     def __init__(

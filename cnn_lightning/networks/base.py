@@ -20,6 +20,19 @@ class Network(nn.Module):
             pretrained weights were trained with.
         num_features: Features F that the backbone gives for an image.
         auxiliary_weight: Share of each auxiliary head's loss in the training loss.
+
+    Example:
+        >>> import torch
+        >>> class Tiny(Network):
+        ...     min_size = 8
+        ...
+        ...     def __init__(self, num_classes: int) -> None:
+        ...         super().__init__()
+        ...         pooling = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        ...         self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *pooling)
+        ...         self.head = nn.Linear(4, num_classes)
+        >>> Tiny(num_classes=2)(torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 2])
     """
 
     backbone: nn.Module

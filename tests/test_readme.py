@@ -39,7 +39,10 @@ PLACEHOLDERS: dict[str, Sequence[str]] = {
 }
 # written last, these win: what a machine without a GPU, a cluster or time can do
 ON_ONE_CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"]
-QUICK: dict[str, list[str]] = {}
+# tests/test_configs.py draws the pictures of every recipe
+UNDRAWN = [f"--{key}.every_n_epochs=0" for key in ("feature_maps", "kernels")]
+UNDRAWN += ["--activation_statistics.every_n_epochs=0", "--trainer.enable_progress_bar=false"]
+QUICK: dict[str, list[str]] = {"fit": [*ON_ONE_CPU, *UNDRAWN]}
 # commands that cannot be run in a test, each with the reason
 EXCEPTIONS: dict[str, str] = {}
 # written by tests/test_extending.py, which runs what the README says of them
@@ -75,7 +78,7 @@ def reader(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def make_run(name: str) -> None:
     if not Path("logs", name).exists():
         config = Path("configs/quickstart.yaml")
-        flags = [*small_arguments(config, Path("data")), "--trainer.enable_progress_bar=false"]
+        flags = [*small_arguments(config, Path("data")), *([] if name in RUNS else UNDRAWN)]
         assert main(["fit", "--config", str(config), "--run", name, *flags]) == 0
 
 
@@ -109,13 +112,16 @@ def try_out(command: str) -> None:
         config = Path(option(argv, "--config") or "")
         assert config.is_file(), f"README: there is no {config}"
         root = option(argv, "--data.root")
-        more = [*more, *small_arguments(config, Path("data")), *ON_ONE_CPU]
+        more = [*small_arguments(config, Path("data"), max_steps=2), *more]
         more += ["--data.root", root] if root else []
+        # what a command itself says of pictures is tried out
+        said = tuple(w.partition(".")[0] for w in argv if w.startswith(("--feature", "--kernels")))
+        more = [flag for flag in more if not said or not flag.startswith(said)]
         make_weights_of(config)
         if option(argv, "--ckpt_path") == "last":
             place = argv.index("--ckpt_path")
             assert main([*argv[:place], *argv[place + 2 :], *more]) == 0
-            more += ["--trainer.max_steps=4"]
+            more += ["--trainer.max_steps=3"]
     elif argv[0] == "compare":
         names = argv[1 : next((i for i, word in enumerate(argv) if word[:2] == "--"), None)]
         for name in names:
@@ -207,6 +213,5 @@ def test_python_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch
     assert len(code) >= 3
     names: dict[str, Any] = {"__name__": "readme"}
     for text in code:
-        # one optimizer for networks of the size of the README's would take minutes here
         exec(compile(ast.parse(text), "README.md", "exec"), names)
     assert len(names["probabilities"]) == 2

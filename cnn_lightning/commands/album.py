@@ -1,8 +1,8 @@
-"""The pictures of a page, as many of them as it may hold."""
+"""The pictures of a page, as many of them as it may hold, and how they stand together."""
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,51 @@ class Picture:
     def width_class(self) -> Literal["narrow", "middle", "wide"]:
         """`middle` is too wide for a phone, `wide` to stand beside another."""
         return "wide" if self.width > _WIDE else "middle" if self.width > _MIDDLE else "narrow"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture of a run, or why there is none."""
+
+    run: str
+    picture: Picture | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The pictures of a layer after one epoch, one per run."""
+
+    label: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Film:
+    """The pictures of a layer over the epochs."""
+
+    layer: str
+    anchor: str
+    frames: list[Frame]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether each picture needs a line of its own."""
+        cells = (cell for frame in self.frames for cell in frame.cells)
+        return any(
+            cell.picture is not None and cell.picture.width_class == "wide" for cell in cells
+        )
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    title: str
+    anchor: str
+    text: str
+    cells: list[Cell] = field(default_factory=list)
+    films: list[Film] = field(default_factory=list)
 
 
 class Album:

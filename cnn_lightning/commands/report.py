@@ -4,7 +4,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from cnn_lightning import __version__
-from cnn_lightning.commands.album import Album, Picture
+from cnn_lightning.commands.album import Album, Cell, Film, Frame, Section
 from cnn_lightning.commands.comparison import UNKNOWN, Row
 from cnn_lightning.history import History
 
@@ -64,51 +63,6 @@ _FILMS = (
     ),
     ("kernels", "Kernels", "What the layers have learnt to look for, as training goes on."),
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A picture of a run, or why there is none."""
-
-    run: str
-    picture: Picture | None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The pictures of a layer after one epoch, one per run."""
-
-    label: str
-    cells: list[Cell]
-
-
-@dataclass(frozen=True)
-class Film:
-    """The pictures of a layer over the epochs."""
-
-    layer: str
-    anchor: str
-    frames: list[Frame]
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether each picture needs a line of its own."""
-        cells = (cell for frame in self.frames for cell in frame.cells)
-        return any(
-            cell.picture is not None and cell.picture.width_class == "wide" for cell in cells
-        )
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page."""
-
-    title: str
-    anchor: str
-    text: str
-    cells: list[Cell] = field(default_factory=list)
-    films: list[Film] = field(default_factory=list)
 
 
 def make_page(

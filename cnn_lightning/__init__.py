@@ -1,7 +1,30 @@
 """Understand, train and trust convolutional networks with PyTorch Lightning."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see of the names that are loaded on first use
+    from cnn_lightning.callbacks import ActivationStatistics as ActivationStatistics
+    from cnn_lightning.callbacks import FeatureMaps as FeatureMaps
+    from cnn_lightning.callbacks import Kernels as Kernels
+    from cnn_lightning.classifiers import VGG16 as VGG16
+    from cnn_lightning.classifiers import ImageClassifier as ImageClassifier
+    from cnn_lightning.classifiers import Inception as Inception
+    from cnn_lightning.classifiers import LeNet as LeNet
+    from cnn_lightning.classifiers import ResNet as ResNet
+    from cnn_lightning.classifiers import TorchvisionClassifier as TorchvisionClassifier
+    from cnn_lightning.convolution import AveragePooling as AveragePooling
+    from cnn_lightning.convolution import KnownConvolution as KnownConvolution
+    from cnn_lightning.convolution import LearntConvolution as LearntConvolution
+    from cnn_lightning.convolution import MaxPooling as MaxPooling
+    from cnn_lightning.convolution import TransposedConvolution as TransposedConvolution
+    from cnn_lightning.data import CIFAR10DataModule as CIFAR10DataModule
+    from cnn_lightning.data import ImageDataModule as ImageDataModule
+    from cnn_lightning.data import ImageFolderDataModule as ImageFolderDataModule
+    from cnn_lightning.data import MNISTDataModule as MNISTDataModule
+    from cnn_lightning.data import ShapesDataModule as ShapesDataModule
+    from cnn_lightning.errors import UserError as UserError
+    from cnn_lightning.networks import Network as Network
 
 __version__ = "0.1.0"
 
@@ -22,6 +45,7 @@ _PLACES = {
     "LearntConvolution": "convolution",
     "MNISTDataModule": "data",
     "MaxPooling": "convolution",
+    "Network": "networks",
     "ResNet": "classifiers",
     "ShapesDataModule": "data",
     "TorchvisionClassifier": "classifiers",

@@ -23,7 +23,7 @@ COMMANDS = {
     "show": ("show", "pictures and numbers of a data set"),
     "convolve": ("convolve", "what a kernel or a pooling does to an image, worked out by hand"),
     "inspect": ("inspect", "where a network looks, its feature maps, kernels and layers"),
-    "compare": ("compare", "two or more runs in one table and one figure"),
+    "compare": ("compare", "runs in one table and one figure, and as a page to mail"),
     "export": ("export", "a checkpoint as ONNX or torch.export file, checked against the original"),
     "benchmark": ("benchmark", "how fast a config trains, beside references"),
 }

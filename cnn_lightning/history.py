@@ -3,7 +3,7 @@
 import csv
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +38,7 @@ class History:
         gradient_norm: Per layer, at the end.
         settings: The newest config, flat, with dots in the keys; `None` if there is none.
         num_parameters: Of the network, `None` if there is no checkpoint.
+        test: All that was measured in the test of `test_accuracy`, by its name after `test/`.
     """
 
     folder: RunFolder
@@ -50,6 +51,7 @@ class History:
     gradient_norm: dict[str, float]
     settings: dict[str, Any] | None
     num_parameters: int | None
+    test: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> tuple[float, float]:
@@ -91,20 +93,22 @@ def read_history(folder: RunFolder) -> History:
             "wait for its first epoch to end, or leave it out",
         )
     best_step = max(validated, key=lambda point: point[2])[0]
-    tests = {r.step: r.values["test/accuracy"] for r in evaluations if "test/accuracy" in r.values}
+    tests = {row.step: row.values for row in evaluations if "test/accuracy" in row.values}
+    # a checkpoint counts the steps done, a row the steps before it
+    test = tests.get(best_step + 1, next(reversed(tests.values()), {}))
     speeds = [r.values["images_per_second"] for r in rows if "images_per_second" in r.values]
     return History(
         folder=folder,
         val_accuracy=_number_epochs([(epoch, value) for _, epoch, value in validated]),
         train_loss=_mean_loss(rows),
-        # a checkpoint counts the steps done, a row the steps before it
-        test_accuracy=tests.get(best_step + 1, next(reversed(tests.values()), None)),
+        test_accuracy=test.get("test/accuracy"),
         images_per_second=statistics.median(speeds) if speeds else None,
         dead=_at_the_end(rows, "activations/dead/"),
         saturated=_at_the_end(rows, "activations/saturated/"),
         gradient_norm=_at_the_end(rows, "gradient_norm/"),
         settings=_read_settings(folder),
         num_parameters=_count_parameters(folder),
+        test={name[5:]: value for name, value in test.items() if name.startswith("test/")},
     )
 
 

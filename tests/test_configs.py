@@ -6,7 +6,8 @@ import pytest
 import torch
 import yaml
 from compare import assert_same_checkpoint
-from make_data import make_cifar10, make_folder, make_mnist, make_weights
+from make_data import make_cifar10, make_folder, make_mnist
+from small import make_weights_of, small_arguments
 
 from cnn_lightning.cli import main
 from cnn_lightning.data import CIFAR10DataModule
@@ -14,8 +15,6 @@ from cnn_lightning.data import CIFAR10DataModule
 CONFIGS = Path(__file__).parents[1] / "configs"
 LAST = Path("checkpoints/last.ckpt")
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
-# the large networks at small sizes, so that three steps take seconds on a CPU
-SMALL_SIZES = {"VGG16": 32, "ResNet": 32, "Inception": 75}
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +32,8 @@ def cifar10(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fit(config: Path, data: Path, log_dir: Path, *more: str) -> Path:
-    content = yaml.safe_load(config.read_text())
-    model = content["model"]
-    spec = model if isinstance(model, dict) else {"class_path": model, "init_args": {}}
-    name, init_args = spec["class_path"].rpartition(".")[2], spec.get("init_args") or {}
-    root = data / "photos" if "Folder" in str(content["data"]) else data
     arguments = ["fit", "--config", str(config), "--log_dir", str(log_dir)]
-    arguments += [
-        "--trainer.max_steps=3",
-        "--trainer.val_check_interval=3",
-        "--data.root",
-        str(root),
-    ]
-    arguments += ["--data.batch_size=8", "--data.eval_batch_size=16"]
-    if init_args.get("weights") and init_args.get("stem", "imagenet") == "imagenet":
-        arguments.append(f"--model.image_size={SMALL_SIZES[name]}")
-    if "Shapes" in str(content["data"]):
-        arguments += ["--data.num_images=100", "--data.num_test=20"]
+    arguments += small_arguments(config, data)
     assert main([*arguments, *more]) == 0
     (run,) = (
         (log_dir / config.stem).glob("version_*")
@@ -66,14 +50,7 @@ def test_there_are_recipes() -> None:
 @pytest.mark.usefixtures("cifar10")
 @pytest.mark.parametrize("config", RECIPES, ids=lambda path: path.stem)
 def test_recipe_trains_and_replays(config: Path, small_data: Path, tmp_path: Path) -> None:
-    if "vgg16_head" in config.stem:
-        make_weights("vgg16_bn")
-    elif "resnet50" in config.stem:
-        make_weights("resnet50")
-    elif "inception" in config.stem:
-        make_weights("inception_v3")
-    elif "weights: DEFAULT" in config.read_text():
-        make_weights("resnet18")
+    make_weights_of(config)
     run = fit(config, small_data, tmp_path / "first")
     for name in (
         "config.yaml",

@@ -39,6 +39,12 @@ class ActivationStatistics(L.Callback):
 
     Raises:
         UserError: A pattern matches no layer.
+
+    Example:
+        >>> statistics = ActivationStatistics(layers="ReLU", max_images=100)
+        >>> trainer = L.Trainer(callbacks=[statistics], logger=False, enable_checkpointing=False)
+        >>> statistics in trainer.callbacks
+        True
     """
 
     def __init__(

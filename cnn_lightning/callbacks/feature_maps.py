@@ -37,6 +37,12 @@ class FeatureMaps(EpochPictures):
     Raises:
         UserError: A pattern matches no layer, a chosen layer puts out no maps, a file cannot be
             read, or there are no validation images to take.
+
+    Example:
+        >>> maps = FeatureMaps(layers=["first", "MaxPool2d"], every_n_epochs=2)
+        >>> trainer = L.Trainer(callbacks=[maps], logger=False, enable_checkpointing=False)
+        >>> maps in trainer.callbacks
+        True
     """
 
     tag = "feature_maps"

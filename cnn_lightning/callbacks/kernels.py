@@ -22,6 +22,12 @@ class Kernels(EpochPictures):
 
     Raises:
         UserError: A pattern matches no layer.
+
+    Example:
+        >>> kernels = Kernels(layers="all", every_n_epochs=5, max_kernels=16)
+        >>> trainer = L.Trainer(callbacks=[kernels], logger=False, enable_checkpointing=False)
+        >>> kernels in trainer.callbacks
+        True
     """
 
     tag = "kernels"

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
@@ -24,7 +24,7 @@ from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_square, load_images
-from cnn_lightning.networks import Network
+from cnn_lightning.networks import Network, as_network
 from cnn_lightning.networks.layers import PatchWhitening
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import run_seed, seed_torch
@@ -37,7 +37,8 @@ class ImageClassifier(L.LightningModule):
     """A network with its loss, metrics, optimizer and the preparation of its images.
 
     Args:
-        network: Images N×C×H×W to logits N×K.
+        network: Images N×C×H×W to logits N×K: a `Network`, or a `nn.Sequential` whose last layer
+            with weights is the head.
         optimizer: Class and arguments; the default is SGD with Nesterov momentum.
         schedule: Class and arguments of the learning-rate schedule, told the run's length.
         schedule_interval: What the schedule counts.
@@ -60,14 +61,28 @@ class ImageClassifier(L.LightningModule):
             counts all alike. Validation and test count all images alike.
 
     Raises:
-        UserError: The weights cannot be had or do not fit, or a number is out of its range.
+        UserError: The weights cannot be had or do not fit, the network has no head, or a number is
+            out of its range.
+
+    Example:
+        A network of one's own, with all that training, checkpoints and prediction need:
+
+        >>> class Tiny(ImageClassifier):
+        ...     def __init__(self, num_classes: int, in_channels: int = 3, **kwargs):
+        ...         network = nn.Sequential(
+        ...             *(nn.Conv2d(in_channels, 8, 3, stride=2), nn.ReLU()),
+        ...             *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)),
+        ...         )
+        ...         super().__init__(network, **kwargs)
+        >>> Tiny(num_classes=2)(torch.zeros(5, 3, 32, 32)).shape
+        torch.Size([5, 2])
     """
 
     torchvision_name: str | None = None
 
     def __init__(
         self,
-        network: Network,
+        network: nn.Module,
         *,
         optimizer: ClassSpec | None = None,
         schedule: ClassSpec | None = None,
@@ -83,6 +98,7 @@ class ImageClassifier(L.LightningModule):
         super().__init__()
         check_smoothing(label_smoothing)
         self.save_hyperparameters(ignore=["network"])
+        network = as_network(network)
         self.channels_last = network.channels_last if layout is None else layout != "contiguous"
         self.network = network
         if self.channels_last:
@@ -164,6 +180,12 @@ class ImageClassifier(L.LightningModule):
             UserError: The network cannot take the images.
         """
         if self.class_names is None:
+            if len(data.class_names) != self.num_classes:
+                raise UserError(
+                    f"the network gives {self.num_classes} logits, the data holds "
+                    f"{_shorten(data.class_names)}",
+                    "give the network as many outputs as its argument num_classes says",
+                )
             self.class_names = tuple(data.class_names)
         if self.preprocessing is None:
             self.image_shape = data.image_shape

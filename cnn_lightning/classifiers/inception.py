@@ -20,6 +20,12 @@ class Inception(ImageClassifier):
         stem: `small` for images of about 32 pixels (GoogLeNet alone), `imagenet` for larger ones
             and pretrained weights.
         **kwargs: As for `ImageClassifier`.
+
+    Example:
+        >>> import torch
+        >>> classifier = Inception(num_classes=10, version="googlenet", stem="small")
+        >>> classifier.eval()(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
 
     def __init__(

@@ -17,6 +17,11 @@ class LeNet(ImageClassifier):
         batch_norm: Normalise before every activation.
         dropout: Share 0..1 of the features dropped after each fully connected layer but the last.
         **kwargs: As for `ImageClassifier`.
+
+    Example:
+        >>> import torch
+        >>> LeNet(num_classes=10, in_channels=1, activation="relu")(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -16,6 +16,11 @@ class ResNet(ImageClassifier):
         stem: `small` for images of about 32 pixels, `imagenet` for 224 and pretrained weights,
             `whitened` for about 32 pixels with a first layer set by the training images.
         **kwargs: As for `ImageClassifier`.
+
+    Example:
+        >>> import torch
+        >>> ResNet(num_classes=10, depth=18).eval()(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
 
     def __init__(

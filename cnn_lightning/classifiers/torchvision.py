@@ -14,6 +14,12 @@ class TorchvisionClassifier(ImageClassifier):
         in_channels: Colour channels of an image.
         name: As `torchvision.models.list_models()` gives it.
         **kwargs: As for `ImageClassifier`.
+
+    Example:
+        >>> import torch
+        >>> classifier = TorchvisionClassifier(num_classes=5, name="squeezenet1_1")
+        >>> classifier.eval()(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 5])
     """
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, name: str, **kwargs: Any) -> None:

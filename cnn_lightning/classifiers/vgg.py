@@ -14,6 +14,11 @@ class VGG16(ImageClassifier):
         in_channels: Colour channels of an image.
         stem: `small` for images of about 32 pixels, `imagenet` for 224 and pretrained weights.
         **kwargs: As for `ImageClassifier`.
+
+    Example:
+        >>> import torch
+        >>> VGG16(num_classes=10).eval()(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
 
     torchvision_name = "vgg16_bn"

@@ -1,10 +1,12 @@
-"""`compare`: two or more runs in one table and one figure."""
+"""`compare`: runs in one table and one figure, and as a page to mail."""
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -38,7 +40,10 @@ def main(command: str, argv: list[str]) -> int:
     thresholds = _check_thresholds(arguments.thresholds)
     if arguments.output is not None and Path(arguments.output).suffix.lower() != ".png":
         raise UserError(f"--output {arguments.output} is no PNG file", "give a name ending in .png")
-    folders = _find_runs(log_dir, arguments.runs)
+    html = None if arguments.html is None else Path(arguments.html)
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--html {html} is no page", "give a name ending in .html")
+    folders = _find_runs(log_dir, arguments.runs, least=2 if html is None else 1)
     histories = [read_history(folder) for folder in folders]
     names = name_runs(histories)
     output = Path(arguments.output or log_dir / "compare" / f"{_file_name(names)}.png")
@@ -46,14 +51,22 @@ def main(command: str, argv: list[str]) -> int:
         say(f"{name}: {folder.path}")
     rows = tabulate(histories, thresholds or choose_thresholds(histories))
     _print_table(names, rows)
-    for line in _remarks(names, histories, rows):
+    remarks = _remarks(names, histories, rows)
+    for line in remarks:
         say(line)
-    _write(output, names, histories, rows)
+    curves = to_png(_draw(names, histories))
+    _write(output, names, histories, rows, curves)
+    if html is not None:
+        from cnn_lightning.commands.report import make_page
+
+        with _explained(html, "--html"):
+            write_text(html, make_page(names, histories, rows, remarks, curves))
+        say(f"{html} ({html.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
 def _make_parser(command: str) -> Parser:
-    parser = Parser(command, "Two or more runs in one table and one figure.")
+    parser = Parser(command, "Two or more runs in one table and one figure, or as a page to mail.")
     parser.add_argument(
         "runs",
         nargs="+",
@@ -66,6 +79,12 @@ def _make_parser(command: str) -> Parser:
         metavar="FILE.png",
         help="the figure; the table goes beside it as .csv and .md "
         "(default: compare/A-vs-B.png in the folder of all runs)",
+    )
+    parser.add_argument(
+        "--html",
+        metavar="FILE.html",
+        help="also all of it as one page, of a single run too: table, curves, feature maps, "
+        "kernels and mistakes in a file of at most 12 MB that loads nothing from elsewhere",
     )
     parser.add_argument(
         "--thresholds",
@@ -88,11 +107,11 @@ def _check_thresholds(given: list[float] | None) -> list[float]:
     return sorted(set(given or ()))
 
 
-def _find_runs(log_dir: Path, asked: Sequence[str]) -> list[RunFolder]:
-    if not 2 <= len(asked) <= MAX_RUNS:
+def _find_runs(log_dir: Path, asked: Sequence[str], *, least: int) -> list[RunFolder]:
+    if not least <= len(asked) <= MAX_RUNS:
         raise UserError(
             f"{len(asked)} run{'s' * (len(asked) > 1)} to compare",
-            f"give 2 to {MAX_RUNS}: run folders such as logs/x/version_0, or names of runs",
+            f"give {least} to {MAX_RUNS}: run folders such as logs/x/version_0, or names of runs",
         )
     folders = [find_run(log_dir, run) for run in asked]
     places = [folder.path.resolve() for folder in folders]
@@ -144,15 +163,13 @@ def _remarks(names: Sequence[str], histories: Sequence[History], rows: Sequence[
         for what, which in lacking.items()
         if any(which)
     ]
-    if not any(row.is_setting for row in rows):
+    if len(names) > 1 and not any(row.is_setting for row in rows):
         lines.append("settings: no difference")
     return lines
 
 
-def _write(
-    output: Path, names: Sequence[str], histories: Sequence[History], rows: Sequence[Row]
-) -> None:
-    figure = draw_comparison(
+def _draw(names: Sequence[str], histories: Sequence[History]) -> Figure:
+    return draw_comparison(
         names,
         [history.val_accuracy for history in histories],
         [history.train_loss for history in histories],
@@ -160,15 +177,30 @@ def _write(
         saturated=[history.saturated for history in histories],
         gradient_norm=[history.gradient_norm for history in histories],
     )
+
+
+def _write(
+    output: Path,
+    names: Sequence[str],
+    histories: Sequence[History],
+    rows: Sequence[Row],
+    curves: bytes,
+) -> None:
     places: list[float | str | None] = [str(history.folder.path) for history in histories]
     table = [*rows, Row("folder", places)]
-    try:
-        write_bytes(output, to_png(figure))
+    with _explained(output, "--output"):
+        write_bytes(output, curves)
         write_text(output.with_suffix(".csv"), to_csv(names, table))
         write_text(output.with_suffix(".md"), to_markdown(names, table))
-    except OSError as error:
-        raise UserError(
-            f"{output} cannot be written: {error.strerror}", "give another --output"
-        ) from error
     for suffix in (output.suffix, ".csv", ".md"):
         say(str(output.with_suffix(suffix)))
+
+
+@contextmanager
+def _explained(path: Path, flag: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}", f"give another {flag}"
+        ) from error

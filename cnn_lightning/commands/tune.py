@@ -19,7 +19,8 @@ from typing_extensions import override
 from cnn_lightning.analysis.activations import listening
 from cnn_lightning.analysis.learning_rates import RangeTest, read_range_test, undo_smoothing
 from cnn_lightning.classifiers import ImageClassifier
-from cnn_lightning.commands.arguments import Start, read_configs
+from cnn_lightning.commands.arguments import Start
+from cnn_lightning.commands.configs import read_configs
 from cnn_lightning.commands.endings import explained
 from cnn_lightning.commands.messages import plain_errors
 from cnn_lightning.commands.parser import Parser

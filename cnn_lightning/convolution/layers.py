@@ -105,6 +105,11 @@ class LearntConvolution(KnownConvolution):
 
     Raises:
         UserError: A number is too small.
+
+    Example:
+        >>> images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> LearntConvolution((3, 3), padding=1)(images).shape
+        torch.Size([20, 1, 8, 8])
     """
 
     def __init__(
@@ -171,6 +176,10 @@ class MaxPooling(_Pooling):
 
     Raises:
         UserError: A number is too small, or the padding too large.
+
+    Example:
+        >>> MaxPooling(2)(torch.tensor([[[[1.0, 2, 0, 0], [3, 4, 0, 5]]]]))
+        tensor([[[[4., 5.]]]])
     """
 
     def __init__(self, size: int = 2, *, stride: int | None = None, padding: int = 0) -> None:
@@ -197,6 +206,10 @@ class AveragePooling(_Pooling):
 
     Raises:
         UserError: A number is too small, or the padding too large.
+
+    Example:
+        >>> AveragePooling(2)(torch.tensor([[[[1.0, 2, 0, 0], [3, 4, 0, 6]]]]))
+        tensor([[[[2.5000, 1.5000]]]])
     """
 
     def __init__(self, size: int = 2, *, stride: int | None = None, padding: int = 0) -> None:

@@ -25,6 +25,7 @@ Stage = Literal["train", "val", "test"]
 Augment = Literal["none", "flip", "crop", "crop_flip", "alternating_flip", "crop_alternating_flip"]
 Sampling = Literal["each_once", "balanced"]
 
+_FACTS = ("class_names", "image_shape", "mean", "std")
 _AUGMENTATIONS: dict[Augment, Augmentation] = {
     "none": Augmentation(),
     "flip": Augmentation("random"),
@@ -58,6 +59,23 @@ class ImageDataModule(L.LightningDataModule, ABC):
         sampling: `each_once` trains on every image once an epoch; `balanced` on every class
             equally often, so that images of small classes come more than once and of large ones
             not all in one epoch.
+
+    Example:
+        Images and labels of one's own, with all that training and evaluation need:
+
+        >>> class Noise(ImageDataModule):
+        ...     class_names = ("dark", "bright")
+        ...     image_shape = (1, 8, 8)
+        ...     mean, std = (0.5,), (0.25,)
+        ...
+        ...     def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        ...         labels = torch.arange(20) % 2
+        ...         return (100 * labels).byte().reshape(20, 1, 1, 1).expand(20, 1, 8, 8), labels
+        >>> data = Noise(batch_size=6)
+        >>> data.setup("fit")
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch.images.shape, data.prepare(batch.images).shape
+        (torch.Size([6, 1, 8, 8]), torch.Size([6, 1, 8, 8]))
     """
 
     class_names: Sequence[str]
@@ -118,6 +136,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
     @property
     def num_classes(self) -> int:
         """Classes to tell apart, K."""
+        self._check_facts()
         return len(self.class_names)
 
     @property
@@ -133,10 +152,24 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return digest.hexdigest()
 
     def load(self, split: Split) -> tuple[Tensor, Tensor]:
-        """A split's images and labels as `read` gives them, read once."""
+        """A split's images and labels as `read` gives them, read once.
+
+        Raises:
+            UserError: `read` gives something else than it should.
+        """
         if split not in self._splits:
-            self._splits[split] = self.read(split)
+            images, labels = self.read(split)
+            check_split(type(self).__name__, split, images, labels, self.num_classes)
+            self._splits[split] = images, labels
         return self._splits[split]
+
+    def _check_facts(self) -> None:
+        missing = [name for name in _FACTS if not hasattr(self, name)]
+        if missing:
+            raise UserError(
+                f"{type(self).__name__} does not state its {', '.join(missing)}",
+                "set them in the class, or in __init__",
+            )
 
     def stage_indices(self, stage: Stage) -> Tensor:
         """Places in their split of the images that a stage uses, int64 in ascending order."""
@@ -313,4 +346,29 @@ class ImageDataModule(L.LightningDataModule, ABC):
             seed=seed,
             place=place,
             balanced=balanced,
+        )
+
+
+def check_split(name: str, split: Split, images: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Refuse images and labels that a data module's `read` should not give.
+
+    Raises:
+        UserError: `images` are not N×C×H×W uint8, or `labels` not N int64 in 0..K-1.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise UserError(
+            f"{name}.read({split!r}) gives images {tuple(images.shape)} of {images.dtype}",
+            "give N×C×H×W of torch.uint8, values 0 to 255",
+        )
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{name}.read({split!r}) gives {len(images)} images, and labels {tuple(labels.shape)} "
+            f"of {labels.dtype}",
+            "give a label of torch.int64 for each image",
+        )
+    if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise UserError(
+            f"{name}.read({split!r}) gives labels {int(labels.min())} to {int(labels.max())} for "
+            f"{num_classes} classes",
+            "number the classes from 0, in the order of class_names",
         )

@@ -24,6 +24,11 @@ class CIFAR10DataModule(ImageDataModule):
 
     Args:
         **kwargs: As for `ImageDataModule`.
+
+    Example:
+        >>> data = CIFAR10DataModule(root="elsewhere", augment="crop_flip")  # reads nothing yet
+        >>> data.num_classes, data.class_names[3]
+        (10, 'cat')
     """
 
     class_names = (

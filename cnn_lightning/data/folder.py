@@ -27,6 +27,20 @@ class ImageFolderDataModule(ListedImagesDataModule):
     Args:
         root: Folder of the data.
         **kwargs: As for `ListedImagesDataModule`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = tempfile.TemporaryDirectory()
+        >>> for name in ("cat", "dog"):
+        ...     folder = Path(root.name, "train", name)
+        ...     folder.mkdir(parents=True)
+        ...     for number in range(10):
+        ...         Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / f"{number}.png")
+        >>> data = ImageFolderDataModule(root=root.name, batch_size=4)
+        >>> data.class_names, data.image_shape, len(data.image_names("test"))
+        (('cat', 'dog'), (3, 16, 16), 2)
+        >>> root.cleanup()
     """
 
     def __init__(self, *, root: str, **kwargs: Any) -> None:

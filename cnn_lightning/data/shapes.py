@@ -29,6 +29,11 @@ class ShapesDataModule(ImageDataModule):
         seed: Alone decides what is drawn.
         image_size: Height and width in pixels, at least 16.
         **kwargs: As for `ImageDataModule`; `root` is not used.
+
+    Example:
+        >>> images, labels = ShapesDataModule(num_images=20).load("train")
+        >>> images.shape, images.dtype, labels.shape
+        (torch.Size([20, 3, 32, 32]), torch.uint8, torch.Size([20]))
     """
 
     class_names = (

@@ -49,7 +49,7 @@ def draw_comparison(
     before `act10`), from top to bottom; a panel without any value is left out.
 
     Args:
-        names: One per run, 2 to 6.
+        names: One per run, 1 to 6.
         val_accuracy: Per run the epochs, from 1, and the accuracies, 0..1.
         train_loss: Per run the epochs and the losses.
         dead: Per run the share (0..1) of ReLU channels that are never active, by layer.
@@ -66,8 +66,8 @@ def draw_comparison(
     lengths = {len(names), *map(len, (val_accuracy, train_loss, dead, saturated, gradient_norm))}
     if len(lengths) > 1:
         raise ValueError(f"names and values differ in number: {sorted(lengths)}")
-    if not 2 <= len(names) <= MAX_RUNS:
-        raise ValueError(f"{len(names)} runs; 2 to {MAX_RUNS} can be told apart")
+    if not 1 <= len(names) <= MAX_RUNS:
+        raise ValueError(f"{len(names)} runs; 1 to {MAX_RUNS} can be told apart")
     idle_layers, norm_layers = _sort_layers([*dead, *saturated]), _sort_layers(gradient_norm)
     figure, panels = _arrange(names, idle_layers, norm_layers)
     _draw_curves(panels[0], val_accuracy)

@@ -21,7 +21,20 @@ class Network(nn.Module):
         num_features: Features F that the backbone gives for an image.
         auxiliary_weight: Share of each auxiliary head's loss in the training loss.
         channels_last: Whether it trains faster with a batch's values in memory pixel by pixel, and
-            not plane by plane; see `analysis.layouts`.
+            not plane by plane; see `commands.benchmarking.layouts`.
+
+    Example:
+        >>> import torch
+        >>> class Tiny(Network):
+        ...     min_size = 8
+        ...
+        ...     def __init__(self, num_classes: int) -> None:
+        ...         super().__init__()
+        ...         pooling = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        ...         self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *pooling)
+        ...         self.head = nn.Linear(4, num_classes)
+        >>> Tiny(num_classes=2)(torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 2])
     """
 
     backbone: nn.Module

@@ -87,3 +87,10 @@ class PatchWhitening(nn.Conv2d):
     def _with_opposites(self, rows: Tensor) -> Tensor:
         kernels = rows.reshape(-1, self.in_channels, *self.kernel_size)
         return torch.cat([kernels, -kernels]).float()
+
+
+def use_no_inplace(network: nn.Module) -> None:
+    """Let activations leave their input as it is: hooks and class maps need what they saw."""
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]

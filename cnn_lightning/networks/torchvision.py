@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from cnn_lightning.errors import UserError
 from cnn_lightning.networks.base import Network
+from cnn_lightning.networks.layers import use_no_inplace
 
 # these have auxiliary heads, which we train as the papers do
 _OURS = {
@@ -57,9 +58,7 @@ class TorchvisionNetwork(Network):
             self.min_size = self.max_size = self.default_size  # position codes have a fixed size
         self._head_name = _split(self, model, num_classes)
         _give_channels(self, in_channels)
-        for module in self.modules():
-            if getattr(module, "inplace", False):
-                module.inplace = False  # type: ignore[assignment]  # hooks and class maps need what an activation saw
+        use_no_inplace(self)
 
     @override
     def rename_torchvision_key(self, key: str) -> str:

@@ -52,7 +52,7 @@ def bars(figure: Figure) -> list[Rectangle]:
 
 
 @pytest.mark.parametrize("num_epochs", [1, 12, 300])
-@pytest.mark.parametrize("num_runs", [2, 6])
+@pytest.mark.parametrize("num_runs", [1, 2, 6])
 def test_all_runs_are_in_both_axes_in_a_style_of_their_own(num_runs: int, num_epochs: int) -> None:
     given = curves(num_runs, num_epochs + 2)
     figure = draw_comparison(NAMES[:num_runs], given, given)
@@ -201,9 +201,9 @@ def test_a_loss_that_falls_far_or_diverges_can_be_seen() -> None:
     to_png(draw_comparison(["a", "b"], flat, [[], [(1.0, math.nan)]]))
 
 
-@pytest.mark.parametrize("num_runs", [0, 1, 7])
+@pytest.mark.parametrize("num_runs", [0, 7])
 def test_too_few_or_many_runs_are_refused(num_runs: int) -> None:
-    with pytest.raises(ValueError, match=f"{num_runs} runs; 2 to 6"):
+    with pytest.raises(ValueError, match=f"{num_runs} runs; 1 to 6"):
         draw(["run"] * num_runs)
 
 

@@ -1,0 +1,33 @@
+"""A recipe in small: seconds on a CPU, with data of `make_data`."""
+
+from pathlib import Path
+
+import yaml
+from make_data import make_weights
+
+# the large networks at small sizes
+SMALL_SIZES = {"VGG16": 32, "ResNet": 32, "Inception": 75}
+
+
+def small_arguments(config: Path, data: Path, *, max_steps: int = 3) -> list[str]:
+    """Flags for `fit` that make a few small steps of a recipe; `data` holds all data sets."""
+    content = yaml.safe_load(config.read_text())
+    model = content["model"]
+    spec = model if isinstance(model, dict) else {"class_path": model, "init_args": {}}
+    name, init_args = spec["class_path"].rpartition(".")[2], spec.get("init_args") or {}
+    root = data / "photos" if "Folder" in str(content["data"]) else data
+    arguments = [f"--trainer.max_steps={max_steps}", f"--trainer.val_check_interval={max_steps}"]
+    arguments += ["--data.root", str(root), "--data.batch_size=8", "--data.eval_batch_size=16"]
+    if init_args.get("weights") and init_args.get("stem", "imagenet") == "imagenet":
+        arguments.append(f"--model.image_size={SMALL_SIZES[name]}")
+    if "Shapes" in str(content["data"]):
+        arguments += ["--data.num_images=100", "--data.num_test=20"]
+    return arguments
+
+
+def make_weights_of(config: Path) -> None:
+    """Make random weights where a recipe looks for pretrained ones, if it does."""
+    if "weights: DEFAULT" not in config.read_text():
+        return
+    names = {"vgg16_head": "vgg16_bn", "resnet50": "resnet50", "inception": "inception_v3"}
+    make_weights(next((name for part, name in names.items() if part in config.stem), "resnet18"))

@@ -1,0 +1,192 @@
+"""What the README says of own networks, own data and searches, done word by word."""
+
+import contextlib
+import runpy
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import readme
+import torch
+import yaml
+from torch import nn
+
+from cnn_lightning import ImageClassifier, ImageDataModule, ShapesDataModule
+from cnn_lightning.cli import main
+from cnn_lightning.data.base import Split
+from cnn_lightning.errors import UserError
+from cnn_lightning.networks import SequentialNetwork, as_network
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder with the README's files alone."""
+    for name, text in readme.files().items():
+        (tmp_path / name).write_text(text)
+    before = set(sys.modules)
+    with contextlib.chdir(tmp_path):
+        yield tmp_path
+    for name in set(sys.modules) - before:
+        if name in ("mine", "sweep"):
+            del sys.modules[name]
+
+
+def commands_with(*parts: str) -> list[str]:
+    return [c for c in readme.commands() if any(part in c for part in parts)]
+
+
+def test_examples_are_short() -> None:
+    of_mine = [block for block in readme.blocks() if block.text.startswith("# mine.")]
+    assert len(of_mine) == 3
+    assert all(len(block.text.splitlines()) < 20 for block in of_mine)
+
+
+def test_own_network_and_data_work_as_the_readme_says(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+    for command in commands_with("mine.yaml", "--run mine"):
+        argv = readme.ours(command)
+        assert argv is not None
+        assert main(argv) == 0, f"{command}: {capsys.readouterr().err}"
+        done.append(argv[0])
+    assert done == ["show", "fit", "fit", "test", "predict"]
+    run = folder / "logs/mine/version_0"
+    assert [path.name for path in (folder / "logs/mine").iterdir()] == ["version_0"]
+    assert (run / "config-resume-1.yaml").is_file()
+    known = yaml.safe_load((run / "config.yaml").read_text())
+    assert known["model"]["init_args"]["width"] == 32
+    last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert last["epoch"] == 7
+    assert last["state_dict"]["network.head.weight"].shape == (10, 256)
+    lines = (run / "predictions.csv").read_text().splitlines()
+    assert len(lines) == 1 + 297
+    rows = (run / "metrics.csv").read_text().splitlines()
+    place = rows[0].split(",").index("test/accuracy")
+    # digits of 64 pixels are easy: a network that learns nothing has 0.1
+    assert max(float(row.split(",")[place] or 0) for row in rows[1:]) > 0.8
+
+
+def test_search_of_the_readme_makes_two_trials(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import optuna
+
+    shutil.copytree(readme.README.parent / "configs", folder / "configs")
+    config = folder / "configs/quickstart.yaml"
+    brief = "max_epochs: 1\n  limit_train_batches: 30"
+    config.write_text(config.read_text().replace("max_epochs: 10", brief))
+    assert brief in config.read_text()
+    command, compared = commands_with("sweep.py", "sweep_")
+    program, name, _ = shlex.split(command)
+    assert program == "python"
+    monkeypatch.setattr(sys, "argv", [name, "2"])
+    runpy.run_path(name, run_name="__main__")
+    study = optuna.load_study(study_name="sweep", storage="sqlite:///sweep.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    for trial in study.trials:
+        run = folder / f"logs/sweep_{trial.number}/version_0"
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        assert settings["optimizer"]["init_args"]["lr"] == trial.params["lr"]
+        assert settings["model"]["init_args"]["activation"] == trial.params["activation"]
+        rows = [row.split(",") for row in (run / "metrics.csv").read_text().splitlines()]
+        place = rows[0].index("val/accuracy")
+        assert trial.value == max(float(row[place]) for row in rows[1:] if row[place])
+    assert capsys.readouterr().out.rstrip().endswith(f"{study.best_value} {study.best_params}")
+    assert main(readme.ours(compared) or []) == 0
+
+
+class Tiny(ImageClassifier):
+    def __init__(self, num_classes: int, *, outputs: int | None = None) -> None:
+        pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs or num_classes))
+        super().__init__(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), *pooled))
+
+
+def test_sequence_is_cut_at_its_last_layer_with_weights() -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 7, 1), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )  # fmt: skip
+    images = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    wanted = layers(images)
+    network = SequentialNetwork(layers)
+    torch.testing.assert_close(network(images), wanted, rtol=0, atol=0)
+    assert (len(network.backbone), len(network.head), network.num_features) == (2, 3, 4)
+    assert not any(getattr(module, "inplace", False) for module in network.modules())
+
+
+def test_frozen_backbone_of_an_own_network_leaves_its_last_layer_to_train() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                            nn.Linear(4, 2))  # fmt: skip
+    classifier = ImageClassifier(network, freeze="backbone")
+    trained = {name for name, p in classifier.named_parameters() if p.requires_grad}
+    assert trained == {"network.head.weight", "network.head.bias"}
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (nn.Linear(3, 2), "does not say which part of it is the head"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), "1 layers with weights"),
+        (nn.Sequential(), "0 layers with weights"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2), nn.Softmax(1)), "ends with a softmax"),
+    ],
+)
+def test_network_that_cannot_be_cut_is_refused(network: nn.Module, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        as_network(network)
+
+
+def test_network_of_another_number_of_classes_is_refused() -> None:
+    with pytest.raises(UserError, match="gives 3 logits, the data holds 10 classes"):
+        Tiny(10, outputs=3).adapt_to(ShapesDataModule(num_images=20))
+    Tiny(10).adapt_to(ShapesDataModule(num_images=20))
+
+
+class Given(ImageDataModule):
+    """Gives what it is told to."""
+
+    class_names = ("a", "b")
+    image_shape = (1, 8, 8)
+    mean, std = (0.5,), (0.5,)
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        super().__init__()
+        self.given = images, labels
+
+    def read(self, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.given
+
+
+IMAGES, LABELS = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "told"),
+    [
+        (IMAGES.float(), LABELS, "images .4, 1, 8, 8. of torch.float32"),
+        (IMAGES[:, 0], LABELS, "images .4, 8, 8. of torch.uint8"),
+        (IMAGES, LABELS[:3], "4 images, and labels .3,. of torch.int64"),
+        (IMAGES, LABELS.int(), "of torch.int32"),
+        (IMAGES, LABELS + 1, "labels 1 to 2 for 2 classes"),
+        (IMAGES, LABELS - 1, "labels -1 to 0 for 2 classes"),
+    ],
+)
+def test_own_data_of_another_form_is_refused(
+    images: torch.Tensor, labels: torch.Tensor, told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        Given(images, labels).load("train")
+    Given(IMAGES, LABELS).load("train")
+
+
+def test_data_that_does_not_state_its_facts_is_refused() -> None:
+    class Bare(ImageDataModule):
+        def read(self, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+            raise NotImplementedError
+
+    with pytest.raises(UserError, match="Bare does not state its class_names, image_shape, mean"):
+        _ = Bare().num_classes

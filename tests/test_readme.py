@@ -1,0 +1,217 @@
+"""Every command of the README runs, in small, and its Python too.
+
+A command of ours runs through `main` in a folder that has all that the README speaks of: data in
+the real formats, pictures, runs. What is new in the README is found by itself; a placeholder needs
+a row in `PLACEHOLDERS`, flags that make a slow command quick one in `QUICK`.
+"""
+
+import ast
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import readme
+from make_data import make_cifar10, make_folder, make_mnist
+from PIL import Image
+from small import make_weights_of, small_arguments
+
+from cnn_lightning.cli import main
+from cnn_lightning.data import CIFAR10DataModule
+
+ROOT = readme.README.parent
+COMMANDS = [command for command in readme.commands() if readme.ours(command) is not None]
+RUNS = ("one", "two")
+CHECKPOINT = "logs/one/version_0/checkpoints/best.ckpt"
+# what stands for something of the reader's own; the nth of several takes the nth
+PLACEHOLDERS: dict[str, Sequence[str]] = {
+    "RUN": RUNS,
+    "NAME": RUNS,
+    "PATH": (CHECKPOINT,),
+    "CKPT": (CHECKPOINT,),
+    "FILE": ("output",),
+    "PHOTOS": ("data/photos",),
+    "CIFAR_JPEG": ("data/photos",),
+}
+# written last, these win: what a machine without a GPU, a cluster or time can do
+ON_ONE_CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"]
+# tests/test_configs.py draws the pictures of every recipe
+UNDRAWN = [f"--{key}.every_n_epochs=0" for key in ("feature_maps", "kernels")]
+UNDRAWN += ["--activation_statistics.every_n_epochs=0", "--trainer.enable_progress_bar=false"]
+QUICK: dict[str, list[str]] = {"fit": [*ON_ONE_CPU, *UNDRAWN]}
+# commands that cannot be run in a test, each with the reason
+EXCEPTIONS: dict[str, str] = {}
+# written by tests/test_extending.py, which runs what the README says of them
+ELSEWHERE = ("mine.yaml", "sweep_", "--run mine")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the README's reader has it, with two runs."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    make_mnist(folder / "data")
+    make_mnist(folder / "data", variant="fashion")
+    make_cifar10(folder / "data")
+    make_folder(folder / "data/photos")
+    pictures = ["photo.jpg", "a.jpg", "b.jpg", "seven.png", "three.png", "mine/a.png", "mine/b.png"]
+    (folder / "mine").mkdir()
+    for name in pictures:
+        Image.effect_noise((40, 30), 50).save(folder / name)
+    with contextlib.chdir(folder):
+        for run in RUNS:
+            make_run(run)
+    return folder
+
+
+@pytest.fixture
+def reader(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(CIFAR10DataModule, "files", make_cifar10(place / "data"))
+    with contextlib.chdir(place):
+        yield place
+
+
+def make_run(name: str) -> None:
+    if not Path("logs", name).exists():
+        config = Path("configs/quickstart.yaml")
+        flags = [*small_arguments(config, Path("data")), *([] if name in RUNS else UNDRAWN)]
+        assert main(["fit", "--config", str(config), "--run", name, *flags]) == 0
+
+
+def fill_in(argv: Sequence[str]) -> Iterator[str]:
+    """Arguments with values for placeholders, patterns and variables of the shell."""
+    seen: dict[str, int] = {}
+    for word in argv:
+        if re.fullmatch(r"[A-Z][A-Z_]+", word) is None:
+            found = sorted(map(str, Path().glob(word))) if re.search(r"\w/\*", word) else []
+            yield from found or [re.sub(r"\$\{?\w+\}?", "1", word)]
+            continue
+        assert word in PLACEHOLDERS, f"README: {word} needs a row in PLACEHOLDERS"
+        values = PLACEHOLDERS[word]
+        yield values[seen.get(word, 0) % len(values)]
+        seen[word] = seen.get(word, 0) + 1
+
+
+def option(argv: Sequence[str], name: str) -> str | None:
+    return next((argv[i + 1] for i, word in enumerate(argv[:-1]) if word == name), None)
+
+
+def try_out(command: str) -> None:
+    """Run a command of the README in small, in the current folder, and what it needs before it.
+
+    Raises:
+        AssertionError: It fails.
+    """
+    argv = list(fill_in(readme.ours(command) or []))
+    more = QUICK.get(argv[0], [])
+    if argv[0] == "fit" and "--help" not in argv:
+        config = Path(option(argv, "--config") or "")
+        assert config.is_file(), f"README: there is no {config}"
+        root = option(argv, "--data.root")
+        more = [*small_arguments(config, Path("data"), max_steps=2), *more]
+        more += ["--data.root", root] if root else []
+        # what a command itself says of pictures is tried out
+        said = tuple(w.partition(".")[0] for w in argv if w.startswith(("--feature", "--kernels")))
+        more = [flag for flag in more if not said or not flag.startswith(said)]
+        make_weights_of(config)
+        if option(argv, "--ckpt_path") == "last":
+            place = argv.index("--ckpt_path")
+            assert main([*argv[:place], *argv[place + 2 :], *more]) == 0
+            more += ["--trainer.max_steps=3"]
+    elif argv[0] == "compare":
+        names = argv[1 : next((i for i, word in enumerate(argv) if word[:2] == "--"), None)]
+        for name in names:
+            make_run(name)
+    elif (run := option(argv, "--run")) is not None:
+        make_run(run)
+    assert main([*argv, *more]) == 0, f"README: this fails: {command}"
+
+
+def is_elsewhere(command: str) -> bool:
+    return any(part in command for part in ELSEWHERE)
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 30
+    assert all(command in COMMANDS for command in EXCEPTIONS)
+
+
+def test_every_program_is_known() -> None:
+    for command in readme.commands():
+        readme.ours(command)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not is_elsewhere(c)])
+def test_command_of_the_readme_runs(
+    command: str, reader: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command in EXCEPTIONS:
+        pytest.skip(EXCEPTIONS[command])
+    try_out(command)
+
+
+@pytest.mark.parametrize(
+    "typo",
+    [
+        "cnn-lightening fit --config configs/quickstart.yaml",
+        "cnn-lightning trian --config configs/quickstart.yaml",
+        "cnn-lightning fit --config configs/quickstrat.yaml",
+        "cnn-lightning fit --config configs/quickstart.yaml --model.activaton relu",
+        "cnn-lightning fit --config configs/quickstart.yaml --trainer.device 2",
+        "cnn-lightning convolve --kernel sobel_z",
+        "cnn-lightning compare RUN RUNN",
+        "cnn-lightning compare RUN RUN --htm report.html",
+        "cnn-lightning validate --ckpt_paht PATH",
+        "cnn-lightning test --run one --ckpt_path bset",
+        "torchrun -m cnn_lightning -- fit --config configs/quickstart.yaml --traner.devices 8",
+    ],
+)
+def test_a_misspelt_command_would_be_noticed(typo: str, reader: Path) -> None:
+    (found,) = readme.commands(f"```bash\n{typo}  # as here\n```\n")
+    assert found == typo
+    with pytest.raises(AssertionError):
+        try_out(found)
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    text = """
+`cnn-lightning show --config X`, or `fit --config Y`, not `fit` nor `--config Z` nor `tests/x`
+```bash
+A=1 cnn-lightning a --x "1 2" && srun cnn-lightning b \\
+  --y  # with a remark
+torchrun --n 2 -m cnn_lightning -- c; python -m cnn_lightning d
+```
+```python
+cnn-lightning e
+```
+"""
+    found = [readme.ours(command) for command in readme.commands(text)]
+    in_block = [["a", "--x", "1 2"], ["b", "--y"], ["c"], ["d"]]
+    assert found == [*in_block, ["show", "--config", "X"], ["fit", "--config", "Y"]]
+
+
+def test_python_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From first to last, as one program, with training cut to two steps."""
+    make_run("quickstart")
+
+    class Short(lightning.Trainer):
+        def __init__(self, **kwargs: Any) -> None:
+            brief = {"max_steps": 2, "limit_val_batches": 1, "enable_progress_bar": False}
+            super().__init__(**{**kwargs, **brief, "logger": False, "enable_checkpointing": False})
+
+    monkeypatch.setattr(lightning, "Trainer", Short)
+    in_files = readme.files()
+    code = [
+        block.text
+        for block in readme.blocks()
+        if block.language == "python" and not any(block.text in text for text in in_files.values())
+    ]
+    assert len(code) >= 3
+    names: dict[str, Any] = {"__name__": "readme"}
+    for text in code:
+        exec(compile(ast.parse(text), "README.md", "exec"), names)
+    assert len(names["probabilities"]) == 2

@@ -18,7 +18,7 @@ from cnn_lightning import ImageClassifier, ImageDataModule, ShapesDataModule
 from cnn_lightning.cli import main
 from cnn_lightning.data.base import Split
 from cnn_lightning.errors import UserError
-from cnn_lightning.networks import SequentialNetwork, as_network
+from cnn_lightning.networks.sequential import SequentialNetwork, as_network
 
 
 @pytest.fixture

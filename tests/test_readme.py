@@ -20,8 +20,9 @@ from make_data import make_cifar10, make_folder, make_mnist
 from PIL import Image
 from small import make_weights_of, small_arguments
 
+from cnn_lightning import data
 from cnn_lightning.cli import main
-from cnn_lightning.data import CIFAR10DataModule
+from cnn_lightning.data import CIFAR10DataModule, ShapesDataModule
 
 ROOT = readme.README.parent
 COMMANDS = [command for command in readme.commands() if readme.ours(command) is not None]
@@ -42,7 +43,10 @@ ON_ONE_CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num
 # tests/test_configs.py draws the pictures of every recipe
 UNDRAWN = [f"--{key}.every_n_epochs=0" for key in ("feature_maps", "kernels")]
 UNDRAWN += ["--activation_statistics.every_n_epochs=0", "--trainer.enable_progress_bar=false"]
-QUICK: dict[str, list[str]] = {"fit": [*ON_ONE_CPU, *UNDRAWN]}
+QUICK: dict[str, list[str]] = {
+    "fit": [*ON_ONE_CPU, *UNDRAWN],
+    "inspect": ["--layers", "first"],
+}
 # commands that cannot be run in a test, each with the reason
 EXCEPTIONS: dict[str, str] = {}
 # written by tests/test_extending.py, which runs what the README says of them
@@ -195,8 +199,12 @@ cnn-lightning e
 
 
 def test_python_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From first to last, as one program, with training cut to two steps."""
+    """From first to last, as one program, with few images and training cut to two steps."""
     make_run("quickstart")
+
+    class Few(ShapesDataModule):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**{"num_images": 40, "num_test": 20, "batch_size": 8, **kwargs})
 
     class Short(lightning.Trainer):
         def __init__(self, **kwargs: Any) -> None:
@@ -204,6 +212,7 @@ def test_python_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch
             super().__init__(**{**kwargs, **brief, "logger": False, "enable_checkpointing": False})
 
     monkeypatch.setattr(lightning, "Trainer", Short)
+    monkeypatch.setattr(data, "ShapesDataModule", Few)
     in_files = readme.files()
     code = [
         block.text

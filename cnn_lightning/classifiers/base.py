@@ -24,8 +24,9 @@ from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_square, load_images
-from cnn_lightning.networks import Network, as_network
+from cnn_lightning.networks import Network
 from cnn_lightning.networks.layers import PatchWhitening
+from cnn_lightning.networks.sequential import as_network
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import run_seed, seed_torch
 

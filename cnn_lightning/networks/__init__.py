@@ -6,7 +6,7 @@ from cnn_lightning.networks.googlenet import GoogLeNet
 from cnn_lightning.networks.inception import InceptionV3
 from cnn_lightning.networks.lenet import LeNet5
 from cnn_lightning.networks.resnet import ResidualNetwork
-from cnn_lightning.networks.sequential import SequentialNetwork, as_network
+from cnn_lightning.networks.sequential import SequentialNetwork
 from cnn_lightning.networks.torchvision import TorchvisionNetwork
 from cnn_lightning.networks.vgg import VGG
 
@@ -20,5 +20,4 @@ __all__ = [
     "ResidualNetwork",
     "SequentialNetwork",
     "TorchvisionNetwork",
-    "as_network",
 ]

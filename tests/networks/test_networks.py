@@ -21,9 +21,17 @@ from cnn_lightning.networks import (
     LeNet5,
     Network,
     ResidualNetwork,
+    SequentialNetwork,
     TorchvisionNetwork,
 )
 from cnn_lightning.networks.layers import PatchWhitening
+
+
+def make_sequence(num_classes: int, channels: int) -> SequentialNetwork:
+    convolution = (nn.Conv2d(channels, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
+    pooling = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1))
+    return SequentialNetwork(nn.Sequential(*convolution, *pooling, nn.Linear(6, num_classes)))
+
 
 # a row per class: how to build it small, and an image size it takes
 ROWS: dict[str, tuple[Callable[[int, int], Network], int]] = {
@@ -33,6 +41,7 @@ ROWS: dict[str, tuple[Callable[[int, int], Network], int]] = {
     "ResidualNetwork": (lambda k, c: ResidualNetwork(k, c), 32),
     "GoogLeNet": (lambda k, c: GoogLeNet(k, c, stem="small"), 32),
     "InceptionV3": (lambda k, c: InceptionV3(k, c), 75),
+    "SequentialNetwork": (make_sequence, 16),
     "TorchvisionNetwork": (lambda k, c: TorchvisionNetwork("squeezenet1_1", k, c), 64),
 }
 EVERY = pytest.mark.parametrize("name", ROWS)

@@ -6,7 +6,8 @@ that is killed and resumed draws what it would have drawn.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -44,6 +45,14 @@ def seed_torch(*key: int | str) -> None:
     Layers such as dropout draw from these.
     """
     torch.manual_seed(key_to_seed(*key))
+
+
+@contextmanager
+def seeded(*key: int | str) -> Iterator[None]:
+    """Let what draws from torch's global CPU generator draw by `key`; then it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key_to_seed(*key))
+        yield
 
 
 def permutation(length: int, *key: int | str) -> Tensor:

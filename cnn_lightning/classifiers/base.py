@@ -162,14 +162,17 @@ class ImageClassifier(L.LightningModule):
             logits, auxiliary = self.network.auxiliary_logits(batch.images)
         else:
             logits, auxiliary = self.logits(batch), []
+        targets = batch.labels if batch.targets is None else batch.targets
         loss = training_loss(
             logits,
             auxiliary,
-            batch.labels,
+            targets,
             auxiliary_weight=self.network.auxiliary_weight,
             label_smoothing=self.label_smoothing,
         )
-        correct = (logits.detach().argmax(1) == batch.labels).sum()
+        # of a mixed image, the class with the largest share counts as its own
+        labels = batch.labels if batch.targets is None else batch.targets.argmax(1)
+        correct = (logits.detach().argmax(1) == labels).sum()
         count = torch.as_tensor(len(batch.labels), device=loss.device)
         if self._window.device != loss.device:
             self._window = self._window.to(loss.device)

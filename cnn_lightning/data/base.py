@@ -10,10 +10,12 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from typing_extensions import override
 
 from cnn_lightning.augment import Augmentation, Border
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
+from cnn_lightning.data.mixing import Mixing
 from cnn_lightning.errors import UserError
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import generator, run_seed, stratified_split
@@ -50,6 +52,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
             `crop_alternating_flip`. `None` takes the data set's own default.
         crop_padding: Pixels to pad by before a crop, at least 1, in place of those of `augment`.
         crop_border: What a crop sees beyond the border: `zeros`, or the image mirrored (`reflect`).
+        mixup: alpha of mixup (Zhang et al. 2018, arXiv:1710.09412), such as 0.2; 0 = off.
+        cutmix: alpha of CutMix (Yun et al. 2019, arXiv:1905.04899), such as 1; 0 = off. With both
+            on, a coin decides for each batch.
     """
 
     class_names: Sequence[str]
@@ -69,6 +74,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         augment: Augment | None = None,
         crop_padding: int | None = None,
         crop_border: Border = "zeros",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -90,6 +97,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.augment: Augment = augment or self.default_augment
         self.crop_padding = crop_padding
         self.crop_border: Border = crop_border
+        self.mixing = Mixing(mixup=mixup, cutmix=cutmix)
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
         self._features: dict[Stage, Tensor] = {}
@@ -179,7 +187,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return batch._replace(images=self.prepare(batch.images))
 
     def prepare_training(self, batch: Batch, epoch: int, number: int, rank: int = 0) -> Batch:
-        """A batch as it is read, made ready for a training step: images are augmented and prepared.
+        """A batch as it is read, made ready for a training step.
+
+        Its images are augmented, prepared, and mixed if so wished.
 
         Args:
             batch: Images N×C×H×W uint8, or features, which stay as they are.
@@ -189,9 +199,15 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """
         if batch.is_features:
             return batch
-        draws = generator("augment", run_seed(), epoch, number, rank)
+        place = (run_seed(), epoch, number, rank)
+        draws = generator("augment", *place)
         images = self.augment_images(batch.images, draws, indices=batch.indices, epoch=epoch)
-        return batch._replace(images=self.prepare(images))
+        images = self.prepare(images)
+        if not self.mixing:
+            return batch._replace(images=images)
+        classes = F.one_hot(batch.labels, self.num_classes).float()
+        images, targets = self.mixing(images, classes, "mix", *place)
+        return batch._replace(images=images, targets=targets)
 
     def augment_images(
         self,

@@ -6,7 +6,8 @@ that is killed and resumed draws what it would have drawn.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -53,6 +54,14 @@ def seed_torch(*key: int | str) -> None:
         torch.xpu.manual_seed_all(seed)
     if torch.mps.is_available():
         torch.mps.manual_seed(seed)
+
+
+@contextmanager
+def seeded(*key: int | str) -> Iterator[None]:
+    """Let what draws from torch's global CPU generator draw by `key`; then it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key_to_seed(*key))
+        yield
 
 
 def permutation(length: int, *key: int | str) -> Tensor:

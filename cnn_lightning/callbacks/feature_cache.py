@@ -64,6 +64,9 @@ class FeatureCache(L.Callback):
                 "(with `--data.augment none` they would be kept)"
             )
             stages = ["val"]
+        elif data.mixing:
+            say("features of training images are computed every time: images are mixed")
+            stages = ["val"]
         for stage in stages:
             data.use_features(stage, self._features(trainer, pl_module, data, stage))
 

@@ -250,20 +250,23 @@ class ImageClassifier(L.LightningModule):
             logits, auxiliary = self.network.auxiliary_logits(batch.images)
         else:
             logits, auxiliary = self.logits(batch), []
+        targets = batch.labels if batch.targets is None else batch.targets
         loss = training_loss(
             logits,
             auxiliary,
-            batch.labels,
+            targets,
             auxiliary_weight=self.network.auxiliary_weight,
             label_smoothing=self.label_smoothing,
             class_weights=cast(Tensor | None, self._loss_weights),
         )
+        # of a mixed image, the class with the largest share counts as its own
+        labels = batch.labels if batch.targets is None else batch.targets.argmax(1)
         if self._window.device != loss.device:
             self._window = self._window.to(loss.device)
         # no tensor is made of the count: to copy it to a GPU is to wait for the GPU
         loss_sum, correct, count = self._window.unbind()
         loss_sum.add_(loss.detach(), alpha=len(batch.labels))
-        correct.add_((logits.detach().argmax(1) == batch.labels).sum())
+        correct.add_((logits.detach().argmax(1) == labels).sum())
         count.add_(len(batch.labels))
         if self._logs_now(batch_idx):
             self._log_window(self.trainer.global_step)

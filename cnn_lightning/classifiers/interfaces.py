@@ -27,6 +27,10 @@ class ImageBatch(Protocol):
     def is_features(self) -> bool:
         """Whether `images` are features."""
 
+    @property
+    def targets(self) -> Tensor | None:
+        """N×K float32 in place of `labels`, where images are mixed."""
+
 
 class ImageData(Protocol):
     """What a classifier reads of a data module, and the one thing it sets."""

@@ -23,7 +23,8 @@ def training_loss(
     Args:
         logits: N×K.
         auxiliary: Logits N×K of each auxiliary head.
-        targets: N int64.
+        targets: N int64, or N×K float whose rows sum to 1: the loss is then that of each class,
+            weighed by its share.
         auxiliary_weight: Share of each auxiliary head's loss.
         label_smoothing: e, 0..1.
         class_weights: How much an image of each class counts, K; `None` counts all alike.

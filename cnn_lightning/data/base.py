@@ -10,10 +10,12 @@ from typing import Any, Literal, cast
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from typing_extensions import override
 
 from cnn_lightning.augment import Augmentation, Border
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
+from cnn_lightning.data.mixing import Mixing
 from cnn_lightning.data.residence import Residence
 from cnn_lightning.data.sampling import balanced_counts
 from cnn_lightning.errors import UserError
@@ -59,6 +61,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         sampling: `each_once` trains on every image once an epoch; `balanced` on every class
             equally often, so that images of small classes come more than once and of large ones
             not all in one epoch.
+        mixup: alpha of mixup (Zhang et al. 2018, arXiv:1710.09412), such as 0.2; 0 = off.
+        cutmix: alpha of CutMix (Yun et al. 2019, arXiv:1905.04899), such as 1; 0 = off. With both
+            on, a coin decides for each batch.
 
     Example:
         Images and labels of one's own, with all that training and evaluation need:
@@ -97,6 +102,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         crop_border: Border = "zeros",
         on_device: bool | None = None,
         sampling: Sampling = "each_once",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -120,6 +127,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.crop_border: Border = crop_border
         self.on_device = on_device
         self.sampling: Sampling = sampling
+        self.mixing = Mixing(mixup=mixup, cutmix=cutmix)
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
         self._features: dict[Stage, Tensor] = {}
@@ -244,7 +252,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return batch._replace(images=self.prepare(batch.images))
 
     def prepare_training(self, batch: Batch, epoch: int, number: int, rank: int = 0) -> Batch:
-        """A batch as it is read, made ready for a training step: images are augmented and prepared.
+        """A batch as it is read, made ready for a training step.
+
+        Its images are augmented, prepared, and mixed if so wished.
 
         Args:
             batch: Images N×C×H×W uint8, or features, which stay as they are.
@@ -254,9 +264,15 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """
         if batch.is_features:
             return batch
-        draws = generator("augment", run_seed(), epoch, number, rank)
+        place = (run_seed(), epoch, number, rank)
+        draws = generator("augment", *place)
         images = self.augment_images(batch.images, draws, indices=batch.indices, epoch=epoch)
-        return batch._replace(images=self.prepare(images))
+        images = self.prepare(images)
+        if not self.mixing:
+            return batch._replace(images=images)
+        classes = F.one_hot(batch.labels, self.num_classes).float()
+        images, targets = self.mixing(images, classes, "mix", *place)
+        return batch._replace(images=images, targets=targets)
 
     def training_loader(self, epoch: int) -> ImageLoader:
         """One epoch's training batches as they are read, with or without a Trainer."""

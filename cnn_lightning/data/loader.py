@@ -21,12 +21,15 @@ class Batch(NamedTuple):
         labels: N int64.
         indices: N int64, each image's place in the data set of its split.
         is_features: Whether `images` are features.
+        targets: N×K float32 whose rows sum to 1, where images are mixed; then training aims at
+            these and not at `labels`.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     is_features: bool = False
+    targets: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; the program does not wait until it is there."""

@@ -47,6 +47,20 @@ def test_auxiliary_heads_are_smoothed_and_weighed() -> None:
     torch.testing.assert_close(found, wanted)
 
 
+def test_the_loss_of_mixed_targets_is_the_mix_of_the_losses() -> None:
+    others, share = LABELS.roll(1), 0.3
+    kinds = [torch.nn.functional.one_hot(of, NUM_CLASSES).double() for of in (LABELS, others)]
+    mixed = share * kinds[0] + (1 - share) * kinds[1]
+    for smoothing in (0.0, 0.1):
+        losses = [
+            training_loss(
+                some_logits(), [some_logits(1)], of, auxiliary_weight=0.3, label_smoothing=smoothing
+            )
+            for of in (mixed, LABELS, others)
+        ]
+        torch.testing.assert_close(losses[0], share * losses[1] + (1 - share) * losses[2])
+
+
 def test_a_certain_answer_is_best_only_without_smoothing() -> None:
     certain = 30 * torch.nn.functional.one_hot(LABELS, NUM_CLASSES).double()
     assert training_loss(certain, [], LABELS) < 1e-9
@@ -89,7 +103,7 @@ def test_training_uses_the_smoothed_loss_of_every_head(make: object) -> None:
     )
     classifier.eval()  # no dropout between the two passes
     batch = SimpleNamespace(
-        images=torch.rand(4, 3, 32, 32), labels=torch.arange(4), is_features=False
+        images=torch.rand(4, 3, 32, 32), labels=torch.arange(4), is_features=False, targets=None
     )
     found = classifier.training_step(batch, 0)
     logits, heads = classifier.network.auxiliary_logits(batch.images)
@@ -100,3 +114,20 @@ def test_training_uses_the_smoothed_loss_of_every_head(make: object) -> None:
             head, batch.labels, label_smoothing=0.2
         )
     torch.testing.assert_close(found, wanted)
+
+
+def test_a_mixed_image_counts_as_the_class_with_the_larger_share() -> None:
+    classifier = LeNet(10)
+    classifier._trainer = SimpleNamespace(
+        accumulate_grad_batches=1, num_training_batches=9, log_every_n_steps=0
+    )
+    images = torch.rand(4, 3, 32, 32)
+    found = classifier(images).argmax(1)
+    others = (found + 1) % 10
+    kinds = [torch.nn.functional.one_hot(of, 10).float() for of in (found, others)]
+    for share, correct in ((0.7, 4), (0.3, 0)):
+        classifier._window.zero_()
+        targets = share * kinds[0] + (1 - share) * kinds[1]
+        batch = SimpleNamespace(images=images, labels=found, is_features=False, targets=targets)
+        classifier.training_step(batch, 0)
+        assert classifier._window[1] == correct

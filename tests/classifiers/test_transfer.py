@@ -146,10 +146,11 @@ def test_features_are_never_taken_from_other_images(photos: Path) -> None:
     assert not first & other
 
 
-def test_augmented_images_are_computed_every_time(
-    photos: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("change", ["--data.augment=crop_flip", "--data.mixup=0.2"])
+def test_augmented_and_mixed_images_are_computed_every_time(
+    change: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = fit(photos, "augmented", "--data.augment=crop_flip")
+    run = fit(photos, "augmented", change)
     assert "computed every time" in capsys.readouterr().out
     assert [path.name.partition("-")[0] for path in (run / "features").glob("*.npy")] == ["val"]
 

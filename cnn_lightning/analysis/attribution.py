@@ -1,10 +1,12 @@
 """Where in an image a network finds its evidence for a class: Grad-CAM and occlusion."""
 
+import itertools
 from typing import cast
 
 import torch
 from captum.attr import LayerGradCam, Occlusion
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cnn_lightning.analysis.activations import evaluating, in_eval_mode, listening
 from cnn_lightning.analysis.placement import locate_cells, place_maps
@@ -71,7 +73,9 @@ def _carries_all(network: nn.Module, layer: nn.Module, images: Tensor) -> bool:
         handle.remove()
 
 
-def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def grad_cam(
+    network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor, *, num_shifts: int = 3
+) -> Tensor:
     """What in a layer speaks for a class, as a map over the image.
 
     Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2): the layer's channels,
@@ -79,26 +83,53 @@ def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tens
     Weights, their gradients and each module's mode are left as they were; frozen weights do not
     matter.
 
+    A cell of a deep layer stands for several pixels. So the map is the mean over images that are
+    moved by parts of a cell, each map moved back; what comes in at the border repeats its pixels.
+
     Args:
         network: Images to logits N×K.
         layer: One of its modules, with an output N×C×H'×W'.
         images: N×C×H×W float, as the network takes them.
         targets: N int64, the class asked for in each image.
+        num_shifts: Places of the image along each side, odd; 1 is the paper's method as it stands.
 
     Returns:
         N×H×W float at least 0, enlarged bilinearly from H'×W', cells as far apart as they look; 0
         throughout where the class gets no evidence.
 
     Raises:
-        ValueError: The layer's output is not N×C×H'×W', or `targets` is not N.
+        ValueError: The layer's output is not N×C×H'×W', `targets` is not N, or `num_shifts` even.
     """
     _check(images, targets)
-    with in_eval_mode(network):
-        maps = LayerGradCam(network, layer).attribute(images, targets, relu_attributions=True)
-    if not isinstance(maps, Tensor) or maps.ndim != 4:
-        raise ValueError("Grad-CAM needs a layer whose output is N×C×H×W")
+    if num_shifts < 1 or num_shifts % 2 == 0:
+        raise ValueError(f"num_shifts is {num_shifts}, it must be odd and at least 1")
     grids = locate_cells(network, layer, images)
-    return place_maps(maps.detach()[:, 0], grids, (images.shape[2], images.shape[3]))
+    moves = list(itertools.product(*(_parts_of(grid.step, num_shifts) for grid in grids)))
+    total = torch.zeros_like(images[:, 0])
+    for rows, columns in moves:
+        with in_eval_mode(network):
+            maps = LayerGradCam(network, layer).attribute(
+                _move(images, rows, columns), targets, relu_attributions=True
+            )
+        if not isinstance(maps, Tensor) or maps.ndim != 4:
+            raise ValueError("Grad-CAM needs a layer whose output is N×C×H×W")
+        placed = place_maps(maps.detach()[:, 0], grids, (images.shape[2], images.shape[3]))
+        total += _move(placed[:, None], -rows, -columns)[:, 0]
+    return total / len(moves)
+
+
+def _parts_of(step: float, count: int) -> list[int]:
+    """Moves by parts of a cell, in whole pixels, evenly about 0; each of them once."""
+    return sorted({round(step * (number - count // 2) / count) for number in range(count)})
+
+
+def _move(images: Tensor, rows: int, columns: int) -> Tensor:
+    """Images N×C×H×W moved down and to the right; the pixels at the border are repeated."""
+    height, width = images.shape[2:]
+    sides = (max(columns, 0), max(-columns, 0), max(rows, 0), max(-rows, 0))
+    padded = F.pad(images, sides, mode="replicate")
+    top, left = max(-rows, 0), max(-columns, 0)
+    return padded[:, :, top : top + height, left : left + width]
 
 
 def occlusion(

@@ -64,8 +64,8 @@ class FeatureCache(L.Callback):
                 "(with `--data.augment none` they would be kept)"
             )
             stages = ["val"]
-        elif data.mixing:
-            say("features of training images are computed every time: images are mixed")
+        elif data.mixing or data.progressive_size.start is not None:
+            say("features of training images are computed every time: images are mixed or grow")
             stages = ["val"]
         for stage in stages:
             data.use_features(stage, self._features(trainer, pl_module, data, stage))

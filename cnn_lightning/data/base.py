@@ -16,6 +16,7 @@ from typing_extensions import override
 from cnn_lightning.augment import Augmentation, Border
 from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
 from cnn_lightning.data.mixing import Mixing
+from cnn_lightning.data.progressive import ProgressiveSize
 from cnn_lightning.data.residence import Residence
 from cnn_lightning.data.sampling import balanced_counts
 from cnn_lightning.errors import UserError
@@ -64,6 +65,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         mixup: alpha of mixup (Zhang et al. 2018, arXiv:1710.09412), such as 0.2; 0 = off.
         cutmix: alpha of CutMix (Yun et al. 2019, arXiv:1905.04899), such as 1; 0 = off. With both
             on, a coin decides for each batch.
+        start_size: Side in pixels of training images at first, rising to the whole size as the run
+            goes on (progressive resizing: Tan and Le 2021, arXiv:2104.00298, 4.2); `null` = off.
+        whole_size_from: Part of the run after which training images are whole, 0..1.
 
     Example:
         Images and labels of one's own, with all that training and evaluation need:
@@ -104,6 +108,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         sampling: Sampling = "each_once",
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        start_size: int | None = None,
+        whole_size_from: float = 0.67,
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -128,6 +134,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.on_device = on_device
         self.sampling: Sampling = sampling
         self.mixing = Mixing(mixup=mixup, cutmix=cutmix)
+        self.progressive_size = ProgressiveSize(start_size, whole_size_from)
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
         self._features: dict[Stage, Tensor] = {}
@@ -267,7 +274,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         place = (run_seed(), epoch, number, rank)
         draws = generator("augment", *place)
         images = self.augment_images(batch.images, draws, indices=batch.indices, epoch=epoch)
-        images = self.prepare(images)
+        images = self.progressive_size(self.prepare(images), self._progress(epoch, number))
         if not self.mixing:
             return batch._replace(images=images)
         classes = F.one_hot(batch.labels, self.num_classes).float()
@@ -327,6 +334,19 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """
         preprocessing = self.preprocessing or Preprocessing(tuple(self.mean), tuple(self.std))
         return preprocessing(images)
+
+    def _progress(self, epoch: int, number: int) -> float:
+        """How much of the run has passed at a batch of an epoch: 0..1, and 1 without a Trainer."""
+        if self.trainer is None or self.progressive_size.start is None:
+            return 1.0
+        num_batches = int(self.trainer.num_training_batches)
+        shares = []  # of whichever end comes first, the run is farther
+        if (self.trainer.max_epochs or -1) > 0:
+            shares.append((epoch + number / num_batches) / cast(int, self.trainer.max_epochs))
+        if self.trainer.max_steps > 0:
+            batches = self.trainer.max_steps * self.trainer.accumulate_grad_batches
+            shares.append((epoch * num_batches + number) / batches)
+        return min(1.0, max(shares, default=1.0))
 
     def _place(self) -> tuple[int, int]:
         """The epoch and the batch of it that comes next, as the Trainer counts them."""

@@ -121,3 +121,13 @@ def test_impossible_constants_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Preprocessing(mean, std, size)
+
+
+@pytest.mark.parametrize("size", [None, 9])
+def test_values_are_the_same_in_both_layouts(size: int | None) -> None:
+    images = torch.randint(0, 256, (3, 3, 12, 12), dtype=torch.uint8)
+    last = Preprocessing(MEAN, STD, size)(images)
+    first = Preprocessing(MEAN, STD, size, channels_last=False)(images)
+    assert torch.equal(last, first)
+    assert first.is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)

@@ -14,6 +14,7 @@ from cnn_lightning.callbacks.prediction_grid import PredictionGrid
 from cnn_lightning.callbacks.progress import Bar, EpochLines
 from cnn_lightning.callbacks.same_folder import SameFolder
 from cnn_lightning.callbacks.throughput import Throughput
+from cnn_lightning.callbacks.weight_average import WeightAverage
 
 __all__ = [
     "ActivationStatistics",
@@ -32,4 +33,5 @@ __all__ = [
     "PredictionGrid",
     "SameFolder",
     "Throughput",
+    "WeightAverage",
 ]

@@ -61,6 +61,7 @@ CALLBACK_GROUPS: dict[str, type[Callback]] = {
     "kernels": callbacks.Kernels,
     "activation_statistics": callbacks.ActivationStatistics,
     "bad_numbers": callbacks.BadNumbers,
+    "weight_average": callbacks.WeightAverage,
 }
 _WITH_FOLDER = (
     callbacks.BadNumbers,

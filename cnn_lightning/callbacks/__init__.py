@@ -15,6 +15,7 @@ from cnn_lightning.callbacks.prediction_grid import PredictionGrid
 from cnn_lightning.callbacks.progress import Bar, EpochLines
 from cnn_lightning.callbacks.same_folder import SameFolder
 from cnn_lightning.callbacks.throughput import Throughput
+from cnn_lightning.callbacks.weight_average import WeightAverage
 
 __all__ = [
     "NUM_RANKED",
@@ -35,4 +36,5 @@ __all__ = [
     "PredictionGrid",
     "SameFolder",
     "Throughput",
+    "WeightAverage",
 ]

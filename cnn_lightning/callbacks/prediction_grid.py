@@ -6,6 +6,7 @@ from typing_extensions import override
 
 from cnn_lightning.callbacks.epoch_pictures import is_last_epoch, is_trial
 from cnn_lightning.callbacks.showing import show_picture
+from cnn_lightning.callbacks.weight_average import averaged_weights
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
@@ -48,7 +49,8 @@ class PredictionGrid(L.Callback):
             return
         images, labels = data.load("train")
         chosen = evenly(data.stage_indices("val"), NUM_PICTURED)
-        names, probabilities = pl_module.predict_images(images[chosen])
+        with averaged_weights(trainer, pl_module):
+            names, probabilities = pl_module.predict_images(images[chosen])
         figure = draw_predictions(
             images[chosen],
             names,

@@ -50,6 +50,7 @@ CALLBACK_GROUPS = {
     "kernels": "Kernels",
     "activation_statistics": "ActivationStatistics",
     "bad_numbers": "BadNumbers",
+    "weight_average": "WeightAverage",
 }
 
 

@@ -38,10 +38,42 @@ def check_resumable(content: Content, classifier: ImageClassifier) -> None:
     """Refuse a checkpoint that a training cannot go on from as it was.
 
     Raises:
-        UserError: The state of optimizer or schedule is missing or of another form.
+        UserError: The state of optimizer or schedule is missing or of another form, or that of an
+            average of weights is.
     """
+    _check_average(content)
     if type(classifier).configure_optimizers is ImageClassifier.configure_optimizers:
         _check_optimization(content, classifier)
+
+
+def _check_average(content: Content) -> None:
+    """The weights that were trained, beside an average in their place."""
+    trained, more = (content.values.get(key) for key in ("current_model_state", "averaging_state"))
+    if trained is None and more is None:
+        return
+    averaged = content.values["state_dict"]
+    content.demand(
+        holds=isinstance(trained, dict) and trained.keys() == averaged.keys(),
+        what="its trained weights are not those of its average",
+    )
+    for name, value in averaged.items():
+        one = trained[name]  # type: ignore[index]
+        content.demand(
+            holds=isinstance(one, Tensor) and one.shape == value.shape and one.dtype == value.dtype,
+            what=f"{name} in its trained weights is {_describe(one)}",
+        )
+    content.demand(
+        holds=isinstance(more, dict) and more.keys() == {"n_averaged"},
+        what="its state of the average is not whole",
+    )
+    count = more["n_averaged"]  # type: ignore[index]
+    content.demand(
+        holds=isinstance(count, Tensor)
+        and count.shape == ()
+        and count.dtype == torch.int64
+        and bool(count >= 0),
+        what=f"n_averaged is {_describe(count)}",
+    )
 
 
 def _check_optimization(content: Content, classifier: ImageClassifier) -> None:

@@ -108,11 +108,12 @@ def grad_cam(
     total = torch.zeros_like(images[:, 0])
     for rows, columns in moves:
         with in_eval_mode(network):
-            maps = LayerGradCam(network, layer).attribute(
-                _move(images, rows, columns), targets, relu_attributions=True
+            maps = cast(
+                Tensor,
+                LayerGradCam(network, layer).attribute(
+                    _move(images, rows, columns), targets, relu_attributions=True
+                ),
             )
-        if not isinstance(maps, Tensor) or maps.ndim != 4:
-            raise ValueError("Grad-CAM needs a layer whose output is N×C×H×W")
         placed = place_maps(maps.detach()[:, 0], grids, (images.shape[2], images.shape[3]))
         total += _move(placed[:, None], -rows, -columns)[:, 0]
     return total / len(moves)

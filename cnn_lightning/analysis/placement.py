@@ -46,6 +46,9 @@ def locate_cells(network: nn.Module, layer: nn.Module, images: Tensor) -> tuple[
 
     Returns:
         Places of the rows and of the columns.
+
+    Raises:
+        ValueError: The layer's output is not N×C×H'×W'.
     """
     sides = images.shape[2:]
     # of each size of map, pixels of the image from one cell to the next
@@ -68,6 +71,8 @@ def locate_cells(network: nn.Module, layer: nn.Module, images: Tensor) -> tuple[
     finally:
         for handle in handles:
             handle.remove()
+    if len(found[-1]) != 2:
+        raise ValueError("places need a layer whose output is N×C×H×W")
     rows, columns = (
         _centre(cells, side, known.get(cells, _even_step(cells, side)))
         for cells, side, known in zip(found[-1], sides, steps, strict=True)

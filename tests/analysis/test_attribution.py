@@ -23,6 +23,7 @@ from cnn_lightning.networks import (
     LeNet5,
     Network,
     ResidualNetwork,
+    SequentialNetwork,
     TorchvisionNetwork,
 )
 from cnn_lightning.randomness import generator
@@ -36,6 +37,17 @@ ROWS: dict[str, tuple[Callable[[], Network], int, int, str]] = {
     "ResidualNetwork": (lambda: ResidualNetwork(7), 32, 32, "backbone.layer3"),
     "GoogLeNet": (lambda: GoogLeNet(7, stem="small"), 32, 32, "backbone.inception5b"),
     "InceptionV3": (lambda: InceptionV3(7), 75, 299, "backbone.Mixed_7c"),
+    "SequentialNetwork": (
+        lambda: SequentialNetwork(
+            nn.Sequential(
+                *(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)),
+                *(nn.Flatten(), nn.Linear(4, 7)),
+            )
+        ),
+        16,
+        16,
+        "backbone.1",
+    ),
     "TorchvisionNetwork": (lambda: TorchvisionNetwork("squeezenet1_1", 7), 32, 224, "head.2"),
 }
 RECIPE = Path(__file__).parents[2] / "configs/shapes_resnet18.yaml"
@@ -112,13 +124,48 @@ def test_grad_cam_equals_one_by_hand(place: int) -> None:
         draw(4, 3, 12, 12),
         torch.tensor([0, 3, 1, 3]),
     )
-    maps = grad_cam(network, network[place], images, targets)
+    maps = grad_cam(network, network[place], images, targets, num_shifts=1)
     assert maps.shape == (4, 12, 12)
     for image, target, found in zip(images, targets.tolist(), maps, strict=True):
         expected = grad_cam_by_hand(network, place, image, target)[None, None]
         expected = F.interpolate(expected, (12, 12), mode="bilinear", align_corners=False)[0, 0]
         torch.testing.assert_close(found, expected)
     assert maps.max() > 0  # and not all 0 by accident
+
+
+def test_grad_cam_is_the_mean_over_small_moves_of_the_image() -> None:
+    network, images = small_network().eval(), draw(2, 3, 12, 12)
+    targets = torch.tensor([1, 3])
+    found = grad_cam(network, network[4], images, targets, num_shifts=3)  # a cell is 2 pixels
+    total = torch.zeros(2, 12, 12)
+    for rows in (-1, 0, 1):
+        for columns in (-1, 0, 1):
+            moved = shift(images, rows, columns)
+            maps = grad_cam(network, network[4], moved, targets, num_shifts=1)
+            total += shift(maps[:, None], -rows, -columns)[:, 0]
+    torch.testing.assert_close(found, total / 9)
+    assert not torch.allclose(found, grad_cam(network, network[4], images, targets, num_shifts=1))
+
+
+def shift(images: Tensor, rows: int, columns: int) -> Tensor:
+    """Each pixel from where it was, the nearest one where nothing was."""
+    height, width = images.shape[2:]
+    down = (torch.arange(height) - rows).clamp(0, height - 1)
+    right = (torch.arange(width) - columns).clamp(0, width - 1)
+    return images[:, :, down][:, :, :, right]
+
+
+def test_layers_as_fine_as_the_image_need_no_moves() -> None:
+    network, images, targets = small_network().eval(), draw(2, 3, 12, 12), torch.tensor([1, 3])
+    maps = [grad_cam(network, network[2], images, targets, num_shifts=n) for n in (1, 3)]
+    assert torch.equal(*maps)
+
+
+@pytest.mark.parametrize("num_shifts", [0, 2, -1])
+def test_moves_to_one_side_alone_are_refused(num_shifts: int) -> None:
+    network = small_network()
+    with pytest.raises(ValueError, match="must be odd"):
+        grad_cam(network, network[4], draw(1, 3, 12, 12), torch.tensor([0]), num_shifts=num_shifts)
 
 
 @pytest.mark.parametrize(

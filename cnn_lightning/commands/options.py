@@ -69,6 +69,6 @@ class Kind(NamedTuple):
 CLASS_GROUPS = {
     "model": Kind("ImageClassifier", ("cnn_lightning.classifiers",)),
     "data": Kind("ImageDataModule", ("cnn_lightning.data",)),
-    "optimizer": Kind("Optimizer", ("torch.optim",)),
+    "optimizer": Kind("Optimizer", ("cnn_lightning.optim", "torch.optim")),
     "schedule": Kind("LRScheduler", ("cnn_lightning.optim", "torch.optim.lr_scheduler")),
 }

@@ -19,6 +19,13 @@ from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predicti
 from cnn_lightning.classifiers.losses import check_smoothing, training_loss
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
+from cnn_lightning.classifiers.progressive import (
+    Stages,
+    check_sizes,
+    check_stages,
+    shrink,
+    size_at,
+)
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_square, load_images
@@ -47,6 +54,9 @@ class ImageClassifier(L.LightningModule):
             airbench does (Jordan 2024, arXiv:2404.00498): `none`, `flip` (the mirror image too) or
             `flip_shift` (both also moved by a pixel: six views, six times the work). Validation
             always looks once.
+        progressive_size: Trains on smaller images first (Howard's DAWNBench entry of 2018; Tan & Le
+            2021, arXiv:2104.00298, 4): pairs of the side in pixels and the share of the run's steps
+            until which it holds, such as `[[16, 0.3], [24, 0.6]]`. Everything else sees full size.
 
     Raises:
         UserError: The weights cannot be had or do not fit, or a number is out of its range.
@@ -66,9 +76,16 @@ class ImageClassifier(L.LightningModule):
         image_size: int | None = None,
         label_smoothing: float = 0.0,
         test_augment: Views = "none",
+        progressive_size: Stages | None = None,
     ) -> None:
         super().__init__()
         check_smoothing(label_smoothing)
+        check_stages(progressive_size or [])
+        if progressive_size and freeze:
+            raise UserError(
+                "progressive_size and freeze: a frozen backbone's features are computed once",
+                "leave out one of them",
+            )
         self.save_hyperparameters(ignore=["network"])
         self.network = network.to(memory_format=torch.channels_last)
         self.optimizer = optimizer or optimization.DEFAULT_OPTIMIZER
@@ -78,6 +95,7 @@ class ImageClassifier(L.LightningModule):
         self.image_size = image_size
         self.label_smoothing = label_smoothing
         self.test_augment: Views = test_augment
+        self.progressive_size: Stages = progressive_size or []
         self.num_classes = _count_classes(network)
         self.class_names: tuple[str, ...] | None = None
         self.preprocessing: Preprocessing | None = None
@@ -139,6 +157,7 @@ class ImageClassifier(L.LightningModule):
         data.preprocessing = self.preprocessing
         size = self.preprocessing.size
         height, width = (size, size) if size else data.image_shape[1:]
+        check_sizes(self.progressive_size, self.network, min(height, width))
         self.example_input_array = torch.zeros(2, data.image_shape[0], height, width)
 
     def logits(self, batch: ImageBatch) -> Tensor:
@@ -156,12 +175,22 @@ class ImageClassifier(L.LightningModule):
         # what dropout and the like draw depends on the place alone, so a resumed run draws the same
         seed_torch("step", run_seed(), self.current_epoch, batch_idx, self.global_rank)
 
+    def _resized(self, images: Tensor) -> Tensor:
+        """Prepared images in the size of the present step, a function of the step alone."""
+        if not self.progressive_size:
+            return images
+        progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
+        size = size_at(self.progressive_size, progress)
+        return images if size is None else shrink(images, size)
+
     @override
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         if self.network.auxiliary_weight and self.freeze_part is None:
-            logits, auxiliary = self.network.auxiliary_logits(batch.images)
-        else:
+            logits, auxiliary = self.network.auxiliary_logits(self._resized(batch.images))
+        elif batch.is_features:
             logits, auxiliary = self.logits(batch), []
+        else:
+            logits, auxiliary = self(self._resized(batch.images)), []
         targets = batch.labels if batch.targets is None else batch.targets
         loss = training_loss(
             logits,

@@ -21,7 +21,7 @@ class Network(nn.Module):
         num_features: Features F that the backbone gives for an image.
         auxiliary_weight: Share of each auxiliary head's loss in the training loss.
         channels_last: Whether it trains faster with a batch's values in memory pixel by pixel, and
-            not plane by plane; see `analysis.layouts`.
+            not plane by plane; see `networks.layouts`.
     """
 
     backbone: nn.Module

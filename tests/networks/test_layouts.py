@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_lightning.analysis import layouts
-from cnn_lightning.analysis.layouts import LAYOUTS, time_layouts, train_step
-from cnn_lightning.networks import GoogLeNet, LeNet5
+from cnn_lightning.networks import GoogLeNet, LeNet5, layouts
+from cnn_lightning.networks.layouts import LAYOUTS, time_layouts, train_step
 
 
 def test_steps_of_both_layouts_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

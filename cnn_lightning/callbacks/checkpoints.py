@@ -55,6 +55,9 @@ class BestCheckpoint(ModelCheckpoint):
         if trainer.enable_validation:  # the parent warns where there is none
             super().on_train_epoch_end(trainer, pl_module)
 
+    # at a step it never saves, and its parent would look each time whether it does
+    on_train_batch_end = None  # type: ignore[assignment]  # Lightning passes over what is no method
+
     # the parent warns of a folder that is not empty, which a resumed run's never is
     def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
         pass

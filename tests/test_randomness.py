@@ -1,8 +1,9 @@
-"""Coins that depend on an index and a key alone."""
+"""Draws that depend on a key alone."""
 
+import pytest
 import torch
 
-from cnn_lightning.randomness import coin_flips, key_to_seed
+from cnn_lightning.randomness import coin_flips, key_to_seed, seed_torch
 
 COUNT = 100_000
 
@@ -37,3 +38,32 @@ def test_a_coin_does_not_depend_on_the_others() -> None:
     order = torch.randperm(1000)
     assert torch.equal(coin_flips(indices[order], 3), coin_flips(indices, 3)[order])
     assert torch.equal(coin_flips(indices[5:6], 3), coin_flips(indices, 3)[5:6])
+
+
+def test_what_layers_draw_is_what_torchs_own_seeding_gives() -> None:
+    seed_torch("step", 1, 2)
+    drawn = torch.rand(5)
+    torch.manual_seed(key_to_seed("step", 1, 2))
+    assert torch.equal(drawn, torch.rand(5))
+    seed_torch("step", 1, 3)
+    assert not torch.equal(drawn, torch.rand(5))
+
+
+@pytest.mark.skipif(torch.cuda.is_initialized(), reason="then nothing is put off")
+def test_seeding_leaves_nothing_behind_for_a_gpu_that_is_not_in_use() -> None:
+    before = len(torch.cuda._queued_calls)
+    for number in range(3):
+        seed_torch("step", number)
+    assert len(torch.cuda._queued_calls) == before
+    torch.manual_seed(0)  # as a control: it does
+    assert len(torch.cuda._queued_calls) > before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_is_seeded_too() -> None:
+    draws = []
+    for _ in range(2):
+        torch.ones(1, device="cuda")
+        seed_torch("step", 1)
+        draws.append(torch.rand(5, device="cuda"))
+    assert torch.equal(*draws)

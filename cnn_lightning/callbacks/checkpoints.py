@@ -51,13 +51,12 @@ class BestCheckpoint(ModelCheckpoint):
             self.current_score = state_dict["current_score"]  # the parent saves it and forgets it
 
     @override
-    def on_train_batch_end(self, *args: Any) -> None:
-        """Nothing: the parent looks at every step whether it is one to write after."""
-
-    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.enable_validation:  # the parent warns where there is none
             super().on_train_epoch_end(trainer, pl_module)
+
+    # at a step it never saves, and its parent would look each time whether it does
+    on_train_batch_end = None  # type: ignore[assignment]  # Lightning passes over what is no method
 
     # the parent warns of a folder that is not empty, which a resumed run's never is
     def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802

@@ -1,9 +1,10 @@
 """The base of every classifier: steps, metrics, optimizer, and what travels in the checkpoint."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import lightning as L
 import torch
@@ -32,6 +33,14 @@ from cnn_lightning.randomness import run_seed, seed_torch
 
 # 3.2 of Jordan 2024 (arXiv:2404.00498)
 _NUM_WHITENED = 5000
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _remembering_signature(function: _Function) -> _Function:
+    """Keep a function's signature, which Lightning works out anew at every step."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 class ImageClassifier(L.LightningModule):
@@ -245,6 +254,7 @@ class ImageClassifier(L.LightningModule):
         seed_torch("step", run_seed(), self.current_epoch, batch_idx, self.global_rank)
 
     @override
+    @_remembering_signature
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         if self.network.auxiliary_weight and self.freeze_part is None:
             logits, auxiliary = self.network.auxiliary_logits(batch.images)

@@ -1,5 +1,6 @@
 """Grad-CAM and occlusion against hand-written ones, known maps, and shapes whose place is known."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -254,6 +255,7 @@ def test_peaks_lie_on_shapes_for_a_network_that_sees_brightness() -> None:
 
 @pytest.mark.slow  # about 10 minutes on two cores
 def test_peaks_lie_on_shapes_for_a_trained_resnet(tmp_path: Path) -> None:
+    torch.set_num_threads(os.cpu_count() or 1)  # it runs alone
     assert main(["fit", "--config", str(RECIPE), "--log_dir", str(tmp_path)]) == 0
     path = tmp_path / "shapes_resnet18/version_0/checkpoints/best.ckpt"
     classifier, data = load_classifier(path), load_data(path)

@@ -46,8 +46,8 @@ def seed_torch(*key: int | str) -> None:
     """
     seed = key_to_seed(*key)
     torch.default_generator.manual_seed(seed)
-    # not torch.manual_seed: for an accelerator that is not in use it keeps a stack trace of every
-    # call, until it is used
+    # not torch.manual_seed: for an accelerator that is not in use it writes down the stack of every
+    # call, which takes longer than a small network's optimizer
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
     if torch.xpu.is_initialized():  # type: ignore[no-untyped-call]

@@ -46,6 +46,8 @@ UNDRAWN += ["--activation_statistics.every_n_epochs=0", "--trainer.enable_progre
 QUICK: dict[str, list[str]] = {
     "fit": [*ON_ONE_CPU, *UNDRAWN],
     "inspect": ["--layers", "first"],
+    "tune": ["--steps", "5"],
+    "benchmark": ["--parts", "data,step", "--steps", "2", "--repeats", "1", "--workers", "0"],
 }
 # commands that cannot be run in a test, each with the reason
 EXCEPTIONS: dict[str, str] = {}
@@ -126,6 +128,10 @@ def try_out(command: str) -> None:
             place = argv.index("--ckpt_path")
             assert main([*argv[:place], *argv[place + 2 :], *more]) == 0
             more += ["--trainer.max_steps=3"]
+    elif argv[0] in ("tune", "benchmark"):
+        config = Path(option(argv, "--config") or "")
+        _, _, *data_flags = small_arguments(config, Path("data"))
+        more = [*data_flags, *more]
     elif argv[0] == "compare":
         names = argv[1 : next((i for i, word in enumerate(argv) if word[:2] == "--"), None)]
         for name in names:

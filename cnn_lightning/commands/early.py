@@ -225,7 +225,7 @@ def _flags(argv: list[str]) -> Iterator[tuple[str, str | None]]:
     while place < len(argv):
         flag, equals, value = argv[place].partition("=")
         place += 1
-        if not flag.startswith("-"):
+        if not flag.strip("-") or not flag.startswith("-"):
             continue
         if equals:
             yield flag, value

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -46,15 +46,13 @@ EVERY = pytest.mark.parametrize(
 
 
 def build(name: str) -> ImageClassifier:
-    """A network whose batch norms know statistics, and whose answers differ by image."""
+    """An untrained network whose batch norms know statistics."""
     torch.manual_seed(0)
     classifier = ROWS[name]()
     data = ShapesDataModule(num_images=60, num_test=20)
     classifier.adapt_to(data)
     with torch.no_grad():
         classifier.network(data.prepare(data.load("train")[0][:20]))  # in train mode
-        for weights in classifier.network.head.parameters():
-            weights.mul_(30)
     return classifier.eval()
 
 
@@ -74,6 +72,19 @@ def test_every_classifier_has_a_row() -> None:
     assert found == {name.split()[0] for name in ROWS}
 
 
+def assert_same_answers(
+    classifier: ImageClassifier, images: Tensor, found: Sequence[Tensor]
+) -> None:
+    probabilities, logits = found
+    assert (probabilities - classifier.predict_images(images).probabilities).abs().max() < 1e-4
+    assert classifier.preprocessing is not None
+    with torch.no_grad():
+        expected = classifier(classifier.preprocessing(images))
+    # probabilities of an untrained network are much alike: the difference is to be far below what
+    # tells one image from another
+    assert (logits - expected).abs().max() < 0.01 * expected.std(0).max()
+
+
 @EVERY
 def test_onnx_file_gives_what_prediction_gives(name: str, tmp_path: Path) -> None:
     classifier, path = build(name), tmp_path / "model.onnx"
@@ -83,13 +94,9 @@ def test_onnx_file_gives_what_prediction_gives(name: str, tmp_path: Path) -> Non
         check = export_classifier(classifier, path, images[:4])
     assert check.batch_sizes == [1, 2, 3, 4]
     session = onnxruntime.InferenceSession(path)
-    for chosen in (images, images[4:]):  # a size and an image that the check has not seen
-        expected = classifier.predict_images(chosen).probabilities
-        found, logits = session.run(None, {"images": chosen.numpy()})
-        assert (torch.from_numpy(found) - expected).abs().max() < 1e-4
-        assert (torch.from_numpy(logits).softmax(1) - expected).abs().max() < 1e-4
-    # the images are told apart, or anything would be within the tolerance
-    assert classifier.predict_images(images).probabilities.std(0).max() > 1e-2
+    # a size of batch and an image that the check has not seen
+    found = session.run(None, {"images": images.numpy()})
+    assert_same_answers(classifier, images, list(map(torch.from_numpy, found)))
 
 
 @EVERY
@@ -101,11 +108,7 @@ def test_torch_export_file_gives_what_prediction_gives(name: str, tmp_path: Path
         export_classifier(classifier, path, images[:4])
     extra = {"class_names": "", "input": ""}
     module = torch.export.load(path, extra_files=extra).module()
-    for chosen in (images, images[4:]):
-        expected = classifier.predict_images(chosen).probabilities
-        probabilities, logits = module(chosen)
-        assert (probabilities - expected).abs().max() < 1e-4
-        assert (logits.softmax(1) - expected).abs().max() < 1e-4
+    assert_same_answers(classifier, images, module(images))
     assert json.loads(extra["class_names"]) == list(ShapesDataModule.class_names)
 
 
@@ -234,7 +237,7 @@ def test_file_that_differs_is_not_kept(
 def test_smaller_difference_than_the_tolerance_is_kept(
     lenet: ImageClassifier, tmp_path: Path
 ) -> None:
-    lenet.network.head = Shifted(lenet.network.head, 1e-4)
+    lenet.network.head = Shifted(lenet.network.head, 3e-4)
     check = export_classifier(lenet, tmp_path / "model.pt2", draw())
     assert 1e-6 < check.probabilities < 1e-4
 

@@ -1,6 +1,7 @@
 """`tune`: a learning rate, or a batch size, to train with: Lightning's Tuner."""
 
 import argparse
+import math
 import shlex
 import sys
 import tempfile
@@ -8,15 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.tuner import lr_finder
 from lightning.pytorch.tuner.tuning import Tuner
+from torch import Tensor
 from typing_extensions import override
 
-from cnn_lightning.analysis.activations import listening
+from cnn_lightning.analysis.activations import evaluating, listening
 from cnn_lightning.analysis.learning_rates import RangeTest, read_range_test, undo_smoothing
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.commands.arguments import Start
@@ -183,9 +185,20 @@ def find_learning_rate(
     assert found is not None  # noqa: S101  # it is under fast_dev_run alone
     losses = undo_smoothing(found.results["loss"], _BETA)
     try:
-        return read_range_test(found.results["lr"], losses)
+        return read_range_test(found.results["lr"], losses, _guess(classifier))
     except ValueError as error:
         raise RunError(f"the loss is not finite: {error}", "give a lower --min_lr") from error
+
+
+def _guess(classifier: ImageClassifier) -> float:
+    """The training loss of who finds all classes alike probable."""
+    heads = 1.0
+    network = classifier.network
+    if network.auxiliary_weight and classifier.freeze_part is None:
+        with evaluating(network):
+            auxiliary = network.auxiliary_logits(cast(Tensor, classifier.example_input_array))[1]
+        heads += network.auxiliary_weight * len(auxiliary)
+    return heads * math.log(classifier.num_classes)
 
 
 def find_batch_size(
@@ -248,7 +261,8 @@ def _report_learning_rate(
     say(str(path))
     if tested.suggestion is None:
         raise RunError(
-            f"no rate from {own.min_lr:g} to {own.max_lr:g} makes the loss fall by a tenth",
+            f"no rate from {own.min_lr:g} to {own.max_lr:g} makes the loss fall by a tenth, and a "
+            "tenth below that of a guess",
             f"look at {path}; more --steps give each rate more time",
         )
     rate = f"{tested.rates[tested.suggestion]:.2g}"

@@ -17,7 +17,7 @@ def draw_range_test(
 ) -> Figure:
     """Draw losses and their smoothed curve against the learning rate, on a logarithmic axis.
 
-    What lies above twice the first smoothed loss is cut off: there the run has diverged.
+    What lies far above the smoothed curve, or above twice its start, is cut off.
 
     Args:
         rates: Learning rates, above 0.
@@ -43,8 +43,8 @@ def draw_range_test(
             [rate], [loss], "o", color=VERMILION, markersize=9, label=f"suggested: {rate:.2g}"
         )
     axes.set_xscale("log")
-    top, bottom = 2 * smoothed[0], min(losses)
-    axes.set_ylim(bottom - 0.05 * (top - bottom), min(top, max(losses) + 0.05 * (top - bottom)))
+    bottom, top = min(losses), min(2 * smoothed[0], max(smoothed))
+    axes.set_ylim(bottom - 0.1 * (top - bottom), top + 0.3 * (top - bottom))
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     axes.grid(color="0.9", linewidth=0.6)

@@ -8,6 +8,8 @@ from lightning.pytorch.tuner.lr_finder import _LRFinder
 
 from cnn_lightning.analysis.learning_rates import read_range_test, undo_smoothing
 
+GUESS = math.log(10)
+
 
 def spread(low: float, high: float, steps: int) -> list[float]:
     return [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
@@ -24,7 +26,7 @@ def descend(rates: list[float], middle: float, noise: float = 0.0) -> list[float
 
 
 def suggested(rates: list[float], losses: list[float]) -> float:
-    place = read_range_test(rates, losses).suggestion
+    place = read_range_test(rates, losses, GUESS).suggestion
     assert place is not None
     return rates[place]
 
@@ -77,23 +79,30 @@ def test_second_descent_after_the_loss_went_up_does_not_count() -> None:
     ids=["flat", "rising", "falling by less than a tenth"],
 )
 def test_nothing_is_suggested_where_the_loss_does_not_fall(losses: list[float]) -> None:
-    assert read_range_test(spread(1e-6, 10, 100), losses).suggestion is None
+    assert read_range_test(spread(1e-6, 10, 100), losses, GUESS).suggestion is None
 
 
 def test_noise_alone_suggests_nothing() -> None:
     rates = spread(1e-6, 10, 100)
     draws = torch.randn(100, generator=torch.Generator().manual_seed(1)).tolist()
-    assert read_range_test(rates, [2.3 + 0.1 * draw for draw in draws]).suggestion is None
+    assert read_range_test(rates, [2.3 + 0.1 * draw for draw in draws], GUESS).suggestion is None
+
+
+def test_loss_that_falls_to_that_of_a_guess_has_learnt_nothing() -> None:
+    rates = spread(1e-6, 10, 100)
+    losses = [2.3 + 0.7 * math.exp(-place / 10) for place in range(100)]
+    assert read_range_test(rates, losses, GUESS).suggestion is None
+    assert read_range_test(rates, losses, guess=3.0).suggestion is not None
 
 
 def test_what_follows_a_loss_that_is_not_finite_is_left_out() -> None:
     rates = spread(1e-6, 10, 100)
     losses = descend(rates, 1e-3)
     losses[80:] = [math.nan] * 20
-    found = read_range_test(rates, losses)
+    found = read_range_test(rates, losses, GUESS)
     assert len(found.rates) == len(found.losses) == len(found.smoothed) == 80
     with pytest.raises(ValueError, match="3 finite losses are too few"):
-        read_range_test(rates, [*losses[:3], math.inf, *losses[4:]])
+        read_range_test(rates, [*losses[:3], math.inf, *losses[4:]], GUESS)
 
 
 def test_smoothing_is_undone_to_the_losses_themselves() -> None:

@@ -1,6 +1,7 @@
 """`tune` finds what it says, with Lightning's Tuner, and leaves nothing behind."""
 
 import contextlib
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,16 @@ import torch
 from lightning.pytorch.tuner import Tuner
 from PIL import Image
 
-from cnn_lightning.classifiers import LeNet
+from cnn_lightning.classifiers import Inception, LeNet
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER
 from cnn_lightning.cli import main
-from cnn_lightning.commands.tune import FIRST_BATCH, TuneCLI, find_batch_size, find_learning_rate
+from cnn_lightning.commands.tune import (
+    FIRST_BATCH,
+    TuneCLI,
+    _guess,
+    find_batch_size,
+    find_learning_rate,
+)
 from cnn_lightning.data import ShapesDataModule
 
 SMALL = "--data=ShapesDataModule --data.num_images=200 --data.num_test=20 --data.batch_size=16"
@@ -82,6 +89,17 @@ def test_losses_are_those_of_training_and_weights_are_left_alone(scratch: Path) 
     assert all(torch.equal(value, state[key]) for key, value in before.items())
     assert cli.model.optimizer == settings
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heads"), [({}, 1.6), ({"freeze": "backbone"}, 1.0)], ids=["trained", "frozen"]
+)
+def test_loss_of_a_guess_counts_auxiliary_heads_where_they_train(
+    arguments: dict[str, Any], heads: float
+) -> None:
+    classifier = Inception(10, version="googlenet", stem="small", **arguments)
+    classifier.adapt_to(ShapesDataModule(num_images=20, num_test=20))
+    assert _guess(classifier) == pytest.approx(heads * math.log(10))
 
 
 def test_loss_that_does_not_fall_suggests_nothing(

@@ -8,6 +8,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names that are lo
     from cnn_lightning.callbacks import FeatureMaps as FeatureMaps
     from cnn_lightning.callbacks import Kernels as Kernels
     from cnn_lightning.classifiers import VGG16 as VGG16
+    from cnn_lightning.classifiers import Airbench as Airbench
     from cnn_lightning.classifiers import ImageClassifier as ImageClassifier
     from cnn_lightning.classifiers import Inception as Inception
     from cnn_lightning.classifiers import LeNet as LeNet
@@ -19,10 +20,12 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names that are lo
     from cnn_lightning.convolution import MaxPooling as MaxPooling
     from cnn_lightning.convolution import TransposedConvolution as TransposedConvolution
     from cnn_lightning.data import CIFAR10DataModule as CIFAR10DataModule
+    from cnn_lightning.data import ImageCSVDataModule as ImageCSVDataModule
     from cnn_lightning.data import ImageDataModule as ImageDataModule
     from cnn_lightning.data import ImageFolderDataModule as ImageFolderDataModule
     from cnn_lightning.data import MNISTDataModule as MNISTDataModule
     from cnn_lightning.data import ShapesDataModule as ShapesDataModule
+    from cnn_lightning.data import UnlabelledDataModule as UnlabelledDataModule
     from cnn_lightning.errors import UserError as UserError
     from cnn_lightning.networks import Network as Network
 

@@ -17,6 +17,11 @@ class Airbench(ImageClassifier):
         in_channels: Colour channels of an image.
         widths: Channels of each block of two convolutions; the last is what the head sees.
         **kwargs: As for `ImageClassifier`.
+
+    Example:
+        >>> import torch
+        >>> Airbench(num_classes=10, widths=[8, 16])(torch.zeros(5, 3, 32, 32)).shape
+        torch.Size([5, 10])
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class _Row(NamedTuple):
 
 
 class ImageCSVDataModule(ListedImagesDataModule):
-    """Your own images, listed in a CSV file with the columns `path` and `label`.
+    r"""Your own images, listed in a CSV file with the columns `path` and `label`.
 
     A third column, `split`, may say `train`, `val` or `test` of each image. Without it,
     `test_fraction` of the images are held out as the test set; where no line says `val`,
@@ -39,6 +39,21 @@ class ImageCSVDataModule(ListedImagesDataModule):
         csv: The file, in UTF-8, with commas and a header.
         root: Folder that paths are relative to; `None` takes the one that the file is in.
         **kwargs: As for `ListedImagesDataModule`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> lines = ["path,label"]
+        >>> for number in range(10):
+        ...     Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(f"{folder.name}/{number}.png")
+        ...     lines.append(f"{number}.png,{'cat' if number < 5 else 'dog'}")
+        >>> table = Path(folder.name, "labels.csv")
+        >>> _ = table.write_text("\n".join(lines))
+        >>> data = ImageCSVDataModule(csv=str(table))
+        >>> data.class_names, data.image_shape
+        (('cat', 'dog'), (3, 16, 16))
+        >>> folder.cleanup()
     """
 
     def __init__(self, *, csv: str, root: str | None = None, **kwargs: Any) -> None:

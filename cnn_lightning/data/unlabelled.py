@@ -48,6 +48,23 @@ class UnlabelledDataModule(ImageDataModule):
         eval_batch_size: Images per process and step.
         num_workers: Threads that decode; `None` takes one per core.
         allow_links: Whether links within a folder may lead out of it; else they are not read.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> Image.new("RGB", (40, 30)).save(f"{folder.name}/photo.png")
+        >>> data = UnlabelledDataModule(
+        ...     paths=folder.name,
+        ...     class_names=["cat", "dog"],
+        ...     image_shape=(3, 16, 16),
+        ...     mean=(0.5, 0.5, 0.5),
+        ...     std=(0.25, 0.25, 0.25),
+        ... )
+        >>> data.setup("predict")
+        >>> next(iter(data.predict_dataloader())).images.shape
+        torch.Size([1, 3, 16, 16])
+        >>> folder.cleanup()
     """
 
     def __init__(

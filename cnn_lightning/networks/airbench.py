@@ -25,7 +25,7 @@ class AirbenchNetwork(Network):
     Args:
         num_classes: Classes to tell apart, K.
         in_channels: Colour channels of an image.
-        widths: Channels of each block, 64, 256 and 256 in the paper (1,973,980 parameters for
+        widths: Channels of each block, 64, 256 and 256 in the paper (1,972,504 parameters for
             three channels and ten classes).
 
     Raises:

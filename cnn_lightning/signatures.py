@@ -37,8 +37,8 @@ def class_names(module: str, base: str) -> list[str]:
     """Names of the classes that a module defines or imports, those derived from `base`, sorted.
 
     Example:
-        >>> class_names("cnn_lightning.data", "ImageDataModule")[:2]
-        ['CIFAR10DataModule', 'ImageDataModule']
+        >>> class_names("cnn_lightning.networks", "Network")[:2]
+        ['AirbenchNetwork', 'GoogLeNet']
     """
     return sorted(name for name in _names(module) if base in _ancestors(_find(module, name)))
 

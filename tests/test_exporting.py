@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cnn_lightning import classifiers, exporting
 from cnn_lightning.classifiers import (
     VGG16,
+    Airbench,
     ImageClassifier,
     Inception,
     LeNet,
@@ -29,6 +30,7 @@ ROWS: dict[str, Callable[[], ImageClassifier]] = {
     "LeNet": lambda: LeNet(10, pooling="max", batch_norm=True, dropout=0.5),
     "LeNet made smaller": lambda: LeNet(10, image_size=28),
     "VGG16": lambda: VGG16(10),
+    "Airbench": lambda: Airbench(10, widths=(8, 16)),
     "ResNet": lambda: ResNet(10),
     "Inception googlenet": lambda: Inception(10, version="googlenet", stem="small"),
     "Inception v3": lambda: Inception(10, version="v3", image_size=75),

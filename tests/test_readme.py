@@ -37,6 +37,7 @@ PLACEHOLDERS: dict[str, Sequence[str]] = {
     "FILE": ("output",),
     "PHOTOS": ("data/photos",),
     "CIFAR_JPEG": ("data/photos",),
+    "NEW": ("mine",),
 }
 # written last, these win: what a machine without a GPU, a cluster or time can do
 ON_ONE_CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"]
@@ -67,7 +68,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_mnist(folder / "data")
     make_mnist(folder / "data", variant="fashion")
     make_cifar10(folder / "data")
-    make_folder(folder / "data/photos")
+    photos = make_folder(folder / "data/photos")
+    listed = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos.glob("*/*/*.*")]
+    (folder / "photos.csv").write_text("\n".join(["path,label", *listed]))
     pictures = ["photo.jpg", "a.jpg", "b.jpg", "seven.png", "three.png", "mine/a.png", "mine/b.png"]
     (folder / "mine").mkdir()
     for name in pictures:
@@ -110,6 +113,19 @@ def option(argv: Sequence[str], name: str) -> str | None:
     return next((argv[i + 1] for i, word in enumerate(argv[:-1]) if word == name), None)
 
 
+def brief(argv: Sequence[str]) -> list[str]:
+    """Flags that make a `fit` two small steps, and the weights that it looks for."""
+    if option(argv, "--config") is None:
+        steps = ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
+        return [*steps, "--data.batch_size=8", "--data.eval_batch_size=16"]
+    config = Path(option(argv, "--config") or "")
+    assert config.is_file(), f"README: there is no {config}"
+    make_weights_of(config)
+    root = option(argv, "--data.root")
+    flags = small_arguments(config, Path("data"), max_steps=2)
+    return [*flags, "--data.root", root] if root else flags
+
+
 def try_out(command: str) -> None:
     """Run a command of the README in small, in the current folder, and what it needs before it.
 
@@ -119,15 +135,10 @@ def try_out(command: str) -> None:
     argv = list(fill_in(readme.ours(command) or []))
     more = QUICK.get(argv[0], [])
     if argv[0] == "fit" and "--help" not in argv:
-        config = Path(option(argv, "--config") or "")
-        assert config.is_file(), f"README: there is no {config}"
-        root = option(argv, "--data.root")
-        more = [*small_arguments(config, Path("data"), max_steps=2), *more]
-        more += ["--data.root", root] if root else []
+        more = [*brief(argv), *more]
         # what a command itself says of pictures is tried out
         said = tuple(w.partition(".")[0] for w in argv if w.startswith(("--feature", "--kernels")))
         more = [flag for flag in more if not said or not flag.startswith(said)]
-        make_weights_of(config)
         if option(argv, "--ckpt_path") == "last":
             place = argv.index("--ckpt_path")
             assert main([*argv[:place], *argv[place + 2 :], *more]) == 0
@@ -142,6 +153,8 @@ def try_out(command: str) -> None:
             make_run(name)
     elif (run := option(argv, "--run")) is not None:
         make_run(run)
+    elif (option(argv, "--ckpt_path") or "").startswith("logs/"):
+        make_run(Path(option(argv, "--ckpt_path") or "").parts[1])
     assert main([*argv, *more]) == 0, f"README: this fails: {command}"
 
 

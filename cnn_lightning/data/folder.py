@@ -38,8 +38,8 @@ class ImageFolderDataModule(ListedImagesDataModule):
         ...     for number in range(10):
         ...         Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / f"{number}.png")
         >>> data = ImageFolderDataModule(root=root.name, batch_size=4)
-        >>> data.class_names, data.image_shape, len(data.image_names("test"))
-        (('cat', 'dog'), (3, 16, 16), 2)
+        >>> data.class_names, data.image_shape
+        (('cat', 'dog'), (3, 16, 16))
         >>> root.cleanup()
     """
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_lightning.analysis import layouts
+from cnn_lightning.commands.benchmarking import layouts
 from cnn_lightning.commands.benchmarking.layouts import LAYOUTS, time_layouts, train_step
 from cnn_lightning.networks import GoogLeNet, LeNet5
 

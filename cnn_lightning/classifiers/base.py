@@ -135,7 +135,7 @@ class ImageClassifier(L.LightningModule):
         self.class_weights = class_weights
         # of the data, and so not of the checkpoint
         initial = weighting.initial_weights(class_weights, self.num_classes)
-        self.register_buffer("_loss_weights", initial, persistent=False)
+        self.register_buffer("loss_weights", initial, persistent=False)
         self._window = torch.zeros(3, dtype=torch.float64)  # loss sum, correct, images
         self.val_metrics = EvaluationMetrics(self.num_classes)
         self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
@@ -236,7 +236,7 @@ class ImageClassifier(L.LightningModule):
                 "class_weights: balanced needs a data module", "give one to fit, or the weights"
             )
         weights = weighting.balanced_weights(data.class_counts(), data.class_names)
-        self._loss_weights = weights.to(self.device)
+        self.loss_weights = weights.to(self.device)
 
     def logits(self, batch: ImageBatch) -> Tensor:
         """Logits N×K of a batch of prepared images, or of cached features of the backbone."""
@@ -267,7 +267,7 @@ class ImageClassifier(L.LightningModule):
             targets,
             auxiliary_weight=self.network.auxiliary_weight,
             label_smoothing=self.label_smoothing,
-            class_weights=cast(Tensor | None, self._loss_weights),
+            class_weights=cast(Tensor | None, self.loss_weights),
         )
         # of a mixed image, the class with the largest share counts as its own
         labels = batch.labels if batch.targets is None else batch.targets.argmax(1)

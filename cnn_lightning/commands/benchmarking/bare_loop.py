@@ -7,9 +7,9 @@ from itertools import islice
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.nn import functional as F
 
 from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.classifiers.losses import training_loss
 from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule
 from cnn_lightning.data import Batch, ImageDataModule
 from cnn_lightning.errors import UserError
@@ -40,6 +40,8 @@ class BareLoop:
         self.device = trainer.strategy.root_device
         self.network = deepcopy(classifier.network)
         self.frozen = classifier.freeze_part is not None
+        self.label_smoothing = classifier.label_smoothing
+        self.class_weights = classifier.loss_weights
         self.num_batches = int(trainer.num_training_batches)
         self.accumulated = trainer.accumulate_grad_batches
         self.clip_value = trainer.gradient_clip_val
@@ -78,16 +80,21 @@ class BareLoop:
         return torch.autocast(self.device.type, self.autocast)
 
     def _loss(self, batch: Batch) -> Tensor:
+        auxiliary: list[Tensor] = []
         if batch.is_features:
-            return F.cross_entropy(self.network.head(batch.images), batch.labels)
-        if self.frozen or not self.network.auxiliary_weight:
-            return F.cross_entropy(self.network(batch.images), batch.labels)
-        logits, auxiliary = self.network.auxiliary_logits(batch.images)
-        losses = [F.cross_entropy(one, batch.labels) for one in auxiliary]
-        loss = F.cross_entropy(logits, batch.labels)
-        for more in losses:
-            loss = loss + self.network.auxiliary_weight * more
-        return loss
+            logits = self.network.head(batch.images)
+        elif self.frozen or not self.network.auxiliary_weight:
+            logits = self.network(batch.images)
+        else:
+            logits, auxiliary = self.network.auxiliary_logits(batch.images)
+        return training_loss(
+            logits,
+            auxiliary,
+            batch.labels if batch.targets is None else batch.targets,
+            auxiliary_weight=self.network.auxiliary_weight,
+            label_smoothing=self.label_smoothing,
+            class_weights=self.class_weights,
+        )
 
     def _step(self) -> None:
         if self.clip_value:

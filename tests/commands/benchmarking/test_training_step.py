@@ -52,8 +52,12 @@ def assert_same(found: Race, weights: dict[str, Tensor]) -> None:
         ["--trainer.precision", "bf16-mixed"],
         ["--trainer.limit_train_batches", "3", "--model.schedule_interval", "epoch"],
         ["--optimizer", "AdamW", "--schedule", "OneCycleLR", "--schedule.max_lr", "0.01"],
+        ["--model.label_smoothing", "0.1", "--data.mixup", "0.2", "--data.start_size", "28"],
     ],
-    ids=["plain", "accumulated", "clipped", "clipped by value", "bf16", "by epoch", "one cycle"],
+    ids=[
+        *("plain", "accumulated", "clipped", "clipped by value", "bf16", "by epoch", "one cycle"),
+        "tricks",
+    ],
 )
 def test_bare_loop_ends_with_the_weights_of_the_trainer(more: list[str], tmp_path: Path) -> None:
     assert_same(*race(tmp_path, *more))

@@ -132,9 +132,11 @@ class Content:
     def _check_section(self, ours: object) -> None:
         if not isinstance(ours, dict):
             raise self.refuse(f"its part {CHECKPOINT_KEY} is no dictionary")
+        form = ours.get("format")
+        told = form if _is_count(form) else f"a {type(form).__name__}"
         self.demand(
-            holds=ours.get("format") == CHECKPOINT_FORMAT,
-            what=f"its format is {ours.get('format')!r}, known is {CHECKPOINT_FORMAT}",
+            holds=_is_count(form) and form == CHECKPOINT_FORMAT,
+            what=f"its format is {told}, known is {CHECKPOINT_FORMAT}",
         )
         self.demand(holds=isinstance(ours.get("classifier"), str), what="it names no classifier")
         self.demand(

@@ -239,6 +239,9 @@ def hostile(good: dict[str, Any], outside: Path, sign: Path) -> Iterator[Case]:
         "of the next format": lambda path: save(
             {**good, "cnn_lightning": {**good["cnn_lightning"], "format": 2}}, path
         ),
+        "of a format that is no number": lambda path: save(
+            {**good, "cnn_lightning": {**good["cnn_lightning"], "format": torch.ones(2)}}, path
+        ),
         "old format": lambda path: save(good, path, _use_new_zipfile_serialization=False),
     }
     for name, write in files.items():

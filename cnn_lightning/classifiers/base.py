@@ -22,17 +22,15 @@ from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predicti
 from cnn_lightning.classifiers.losses import check_smoothing, training_loss
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
+from cnn_lightning.classifiers.whitening import fit_whitening
+from cnn_lightning.classifiers.window import TrainingWindow
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_square, load_images
 from cnn_lightning.networks import Network
-from cnn_lightning.networks.layers import PatchWhitening
 from cnn_lightning.networks.sequential import as_network
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import run_seed, seed_torch
-
-# 3.2 of Jordan 2024 (arXiv:2404.00498)
-_NUM_WHITENED = 5000
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -136,7 +134,7 @@ class ImageClassifier(L.LightningModule):
         # of the data, and so not of the checkpoint
         initial = weighting.initial_weights(class_weights, self.num_classes)
         self.register_buffer("loss_weights", initial, persistent=False)
-        self._window = torch.zeros(3, dtype=torch.float64)  # loss sum, correct, images
+        self._window = TrainingWindow()
         self.val_metrics = EvaluationMetrics(self.num_classes)
         self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
 
@@ -178,7 +176,7 @@ class ImageClassifier(L.LightningModule):
         if data is not None:
             self.adapt_to(data)
             if stage == "fit":
-                self._fit_whitening(data)
+                fit_whitening(self.network, data)
         if stage == "fit" and self.class_weights == "balanced":
             self._balance(data)
         transfer.silence_eval_mode_warning(frozen=self.freeze_part == "backbone")
@@ -217,18 +215,6 @@ class ImageClassifier(L.LightningModule):
         size = self.preprocessing.size
         height, width = (size, size) if size else data.image_shape[1:]
         self.example_input_array = torch.zeros(2, data.image_shape[0], height, width)
-
-    def _fit_whitening(self, data: ImageData) -> None:
-        """Set whitening layers by training images, unless their weights came from elsewhere."""
-        layers = [one for one in self.network.modules() if isinstance(one, PatchWhitening)]
-        unset = [layer for layer in layers if not layer.is_fitted]
-        if unset:
-            indices = data.stage_indices("train")
-            # evenly: files of a folder come class by class
-            places = torch.linspace(0, len(indices) - 1, min(_NUM_WHITENED, len(indices)))
-            images = data.prepare(data.load("train")[0][indices[places.round().long()]])
-            for layer in unset:
-                layer.fit_to(images)
 
     def _balance(self, data: ImageData | None) -> None:
         if data is None:
@@ -271,13 +257,8 @@ class ImageClassifier(L.LightningModule):
         )
         # of a mixed image, the class with the largest share counts as its own
         labels = batch.labels if batch.targets is None else batch.targets.argmax(1)
-        if self._window.device != loss.device:
-            self._window = self._window.to(loss.device)
-        # no tensor is made of the count: to copy it to a GPU is to wait for the GPU
-        loss_sum, correct, count = self._window.unbind()
-        loss_sum.add_(loss.detach(), alpha=len(batch.labels))
-        correct.add_((logits.detach().argmax(1) == labels).sum())
-        count.add_(len(batch.labels))
+        correct = (logits.detach().argmax(1) == labels).sum()
+        self._window.add(loss, correct, len(batch.labels))
         if self._logs_now(batch_idx):
             self._log_window(self.trainer.global_step)
         return loss
@@ -299,40 +280,16 @@ class ImageClassifier(L.LightningModule):
         Args:
             step: The optimizer step they belong to, counted from 0.
         """
-        window = self._window
-        if self.trainer.world_size > 1:
-            window = cast(Tensor, self.trainer.strategy.reduce(window, reduce_op="sum"))
-        loss_sum, correct, count = window.tolist()
-        metrics = {"train/loss": loss_sum / count, "train/accuracy": correct / count}
+        loss, accuracy = self._window.take_means(self.trainer)
+        metrics = {"train/loss": loss, "train/accuracy": accuracy}
         self.log_dict(metrics, prog_bar=True, logger=False, batch_size=1, sync_dist=True)
         metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         for logger in self.trainer.loggers:
             logger.log_metrics({**metrics, "epoch": self.current_epoch}, step)
-        self._window = torch.zeros_like(self._window)
-
-    def _gather_windows(self) -> list[list[float]]:
-        """What each process has summed since the last logging."""
-        if self._trainer is None or self._trainer.world_size == 1:
-            return [self._window.tolist()]
-        windows = torch.zeros(self._trainer.world_size, 3, dtype=torch.float64)
-        windows = windows.to(self._trainer.strategy.root_device)
-        windows[self._trainer.global_rank] = self._window
-        gathered = self._trainer.strategy.reduce(windows, reduce_op="sum")
-        return cast(list[list[float]], cast(Tensor, gathered).tolist())
-
-    def _take_window(self, windows: Tensor) -> None:
-        """Go on with what this process has summed, or with others if they were more or fewer."""
-        rank, size = 0, 1
-        if self._trainer is not None:
-            rank, size = self._trainer.global_rank, self._trainer.world_size
-        if len(windows) == size:
-            self._window = windows[rank]
-        else:
-            self._window = windows.sum(0) if rank == 0 else torch.zeros_like(windows[0])
 
     @override
     def on_train_epoch_end(self) -> None:
-        if self._window[2] > 0:
+        if not self._window.is_empty:
             self._log_window(self.trainer.global_step - 1)
 
     @override
@@ -440,7 +397,7 @@ class ImageClassifier(L.LightningModule):
             "image_shape": list(self.image_shape or ()),
             "preprocessing": self.preprocessing and self.preprocessing.as_dict(),
             "weights": self._weights_origin,
-            "window": self._gather_windows(),
+            "window": self._window.gather(self._trainer),
         }
         # the weights are in this checkpoint: loading it must not ask for their origin again
         checkpoint["hyper_parameters"] = {**hyperparameters, "weights": None}
@@ -456,7 +413,7 @@ class ImageClassifier(L.LightningModule):
         self.preprocessing = stored and replace(
             Preprocessing.from_dict(stored), channels_last=self.channels_last
         )
-        self._take_window(torch.tensor(known["window"], dtype=torch.float64).reshape(-1, 3))
+        self._window.restore(known["window"], self._trainer)
         self._weights_origin = known["weights"]
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:

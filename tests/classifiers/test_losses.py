@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnn_lightning import Inception, LeNet, ShapesDataModule
 from cnn_lightning.classifiers.losses import training_loss
+from cnn_lightning.classifiers.window import TrainingWindow
 from cnn_lightning.errors import UserError
 
 NUM_CLASSES = 7
@@ -126,8 +127,8 @@ def test_a_mixed_image_counts_as_the_class_with_the_larger_share() -> None:
     others = (found + 1) % 10
     kinds = [torch.nn.functional.one_hot(of, 10).float() for of in (found, others)]
     for share, correct in ((0.7, 4), (0.3, 0)):
-        classifier._window.zero_()
+        classifier._window = TrainingWindow()
         targets = share * kinds[0] + (1 - share) * kinds[1]
         batch = SimpleNamespace(images=images, labels=found, is_features=False, targets=targets)
         classifier.training_step(batch, 0)
-        assert classifier._window[1] == correct
+        assert classifier._window.gather(None)[0][1] == correct

@@ -85,8 +85,8 @@ def grad_cam(
 
     A cell of a deep layer stands for several pixels. So the map is the mean over images that are
     moved by parts of a cell, each map moved back; what comes in at the border repeats its pixels.
-    In a ResNet-18 that knows 99.7 % of the drawn shapes, the peak lies on the shape in 83 % of the
-    images with five moves along each side, in 80 % with three, and in 78 % with none.
+    Peaks then lie on drawn shapes about five in a hundred images more often, in two ResNet-18 that
+    know more than 99 % of these.
 
     Args:
         network: Images to logits N×K.

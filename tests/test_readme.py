@@ -224,6 +224,7 @@ cnn-lightning e
 def test_python_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From first to last, as one program, with few images and training cut to two steps."""
     make_run("quickstart")
+    assert main(["export", "best", "--run", "quickstart", "--output", "model.onnx"]) == 0
 
     class Few(ShapesDataModule):
         def __init__(self, **kwargs: Any) -> None:

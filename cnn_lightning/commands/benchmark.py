@@ -12,8 +12,10 @@ import yaml
 from rich.console import Console
 
 from cnn_lightning.commands.arguments import read_start
+from cnn_lightning.commands.benchmarking.bare_loop import find_autocast
 from cnn_lightning.commands.benchmarking.data_path import measure_data_path
 from cnn_lightning.commands.benchmarking.frozen import WholeEpochs
+from cnn_lightning.commands.benchmarking.layouts import measure_layouts
 from cnn_lightning.commands.benchmarking.report import Measurement, describe_machine, tabulate
 from cnn_lightning.commands.benchmarking.start_up import measure_start_up
 from cnn_lightning.commands.benchmarking.training_step import MeasuredCLI, Race
@@ -24,14 +26,14 @@ from cnn_lightning.console import say
 from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.files import write_text
 
-PARTS = ("data", "step", "startup", "features")
+PARTS = ("data", "step", "layout", "startup", "features")
 
 _DESCRIPTION = """
 Measure how fast a config trains, each part by turns with a reference: the data path against
 torchvision's PIL images and worker processes; training steps through the Trainer, with all
-callbacks and loggers of `fit`, against a bare loop; start-up, memory and checkpoints; with a frozen
-backbone, later epochs against the first. The ratios are the result. Options of `fit` are taken too;
-several --config are stacked as there.
+callbacks and loggers of `fit`, against a bare loop; the layout of batches in memory against the
+other; start-up, memory and checkpoints; with a frozen backbone, later epochs against the first. The
+ratios are the result. Options of `fit` are taken too; several --config are stacked as there.
 """
 
 
@@ -130,6 +132,10 @@ def _measure(
         MeasuredCLI(read_start("fit", [*limited, *epochs]), [race])
         measured += race.measurements()
         facts["training"] = race.facts
+    if "layout" in parts:
+        say("layout in memory")
+        dtype = find_autocast(built.trainer.precision)
+        measured.append(measure_layouts(classifier, data, device, dtype=dtype, repeats=own.repeats))
     if "startup" in parts:
         say("start-up")
         measured += measure_start_up(limited, repeats=own.repeats)

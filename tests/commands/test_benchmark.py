@@ -43,14 +43,18 @@ def test_every_part_is_measured_and_kept(
 ) -> None:
     content = measure(tmp_path, "--config", recipe, "--repeats=2", "--workers=0")
     found = content["measurements"]
-    assert {one["part"] for one in found} == {"data", "step", "startup", "features"}
+    assert {one["part"] for one in found} == {"data", "step", "layout", "startup", "features"}
     for one in found:
         assert one["median"] == statistics.median(one["values"]) > 0, one
         if "reference" in one:
             assert one["reference"]["median"] == statistics.median(one["reference"]["values"])
             assert one["ratio"] == one["median"] / one["reference"]["median"]
     counts = {(one["part"], len(one["values"])) for one in found if one["unit"] != "MiB"}
-    assert counts == {("data", 2), ("step", 2), ("startup", 2), ("features", 2)}
+    parts = ("data", "step", "layout", "startup", "features")
+    assert counts == {(part, 2) for part in parts}
+    (layout,) = (one for one in found if one["part"] == "layout")
+    assert "ResidualNetwork on 16×3×32×32, channels_last" in layout["what"]
+    assert layout["reference"]["what"] == "contiguous"
     (size,) = (one for one in found if one["what"] == "size of a checkpoint")
     assert size["median"] * 2**20 > 11e6 * 4  # eleven million parameters of four bytes
     assert content["config"]["model"]["class_path"] == "cnn_lightning.ResNet"

@@ -1,12 +1,16 @@
 """How long a training step takes in each of the two orders of a batch's values in memory."""
 
 import copy
-import time
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.commands.benchmarking.report import Measurement
+from cnn_lightning.commands.benchmarking.timing import clock
+from cnn_lightning.data import ImageDataModule
 from cnn_lightning.networks.base import Network
 
 LAYOUTS = {
@@ -15,8 +19,46 @@ LAYOUTS = {
 }
 
 
+def measure_layouts(
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None,
+    repeats: int,
+) -> Measurement:
+    """Time steps on the first training batch: the layout a run would use, beside the other.
+
+    Args:
+        classifier: Whose network is copied.
+        data: Set up, and told how its images are prepared.
+        device: Where steps are made.
+        dtype: What layers compute in; `None` = their own.
+        repeats: Timed steps of each layout.
+    """
+    read = next(iter(data.training_loader(0)))
+    batch = data.prepare_training(read.to(device), 0, 0)
+    network = copy.deepcopy(classifier.network).to(device)
+    found = time_layouts(network, batch.images, batch.labels, dtype=dtype, repeats=repeats)
+    used, other = LAYOUTS if classifier.channels_last else reversed(LAYOUTS)
+    shape = "×".join(map(str, batch.images.shape))
+    return Measurement(
+        "layout",
+        f"step of {type(network).__name__} on {shape}, {used}",
+        "s",
+        found[used],
+        other,
+        found[other],
+    )
+
+
 def time_layouts(
-    network: Network, images: Tensor, labels: Tensor, *, repeats: int = 5
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    repeats: int = 5,
 ) -> dict[str, list[float]]:
     """Time forward pass, backward pass and a step of SGD, the layouts in turn.
 
@@ -27,6 +69,7 @@ def time_layouts(
         network: Left as it is: copies are trained.
         images: N×C×H×W float, as the network takes them, on its device.
         labels: N int64.
+        dtype: What layers compute in, by autocast; `None` = their own.
         repeats: Timed steps of each layout, after one that is not timed.
 
     Returns:
@@ -40,12 +83,11 @@ def time_layouts(
     seconds: dict[str, list[float]] = {name: [] for name in LAYOUTS}
     for repeat in range(repeats + 1):
         for name, one in copies.items():
-            started = time.perf_counter()
-            train_step(one, laid_out[name], labels)
-            if images.is_cuda:
-                torch.cuda.synchronize(images.device)
+            began = clock(images.device)
+            with torch.autocast(images.device.type, dtype) if dtype else nullcontext():
+                train_step(one, laid_out[name], labels)
             if repeat > 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock(images.device) - began)
     return seconds
 
 

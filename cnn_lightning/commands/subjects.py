@@ -99,7 +99,7 @@ def _expand(path: Path, num_images: int) -> list[Path]:
     if not files:
         raise UserError(f"{path} holds no images", "give a folder of .jpg or .png files")
     places = torch.linspace(0, len(files) - 1, min(num_images, len(files)))
-    return [files[place] for place in places.round().long().tolist()]
+    return [path / files[place] for place in places.round().long().tolist()]
 
 
 def _look_up(true_names: Sequence[str], class_names: Sequence[str], num_images: int) -> list[int]:

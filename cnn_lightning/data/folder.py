@@ -1,5 +1,6 @@
 """Folders of image files, one per class."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class ImageFolderDataModule(ListedImagesDataModule):
 
     @override
     def first_files(self) -> list[Path]:
-        return [self._list(self._train_dir / name)[0] for name in self.class_names]
+        folders = [self._train_dir / name for name in self.class_names]
+        return [folder / self._list(folder)[0] for folder in folders]
 
     @override
     def list_files(self, split: Split) -> list[ImageFile]:
@@ -64,15 +66,16 @@ class ImageFolderDataModule(ListedImagesDataModule):
             if parent == self._test_dir and not (parent / name).is_dir():
                 continue  # the test set may lack a class
             leads_out = parent.is_symlink() or (parent / name).is_symlink()
+            inner = (parent / name).relative_to(self.root).as_posix()
             files += [
                 look_at(
                     self.root,
-                    path.relative_to(self.root).as_posix(),
+                    f"{inner}/{file}",
                     label,
-                    may_lead_out=leads_out or path.is_symlink(),
+                    may_lead_out=leads_out or os.path.islink(f"{parent}/{name}/{file}"),  # noqa: PTH114
                     allow_links=self.allow_links,
                 )
-                for path in self._list(parent / name)
+                for file in self._list(parent / name)
             ]
         return files
 
@@ -100,14 +103,14 @@ class ImageFolderDataModule(ListedImagesDataModule):
         if unused and self._train_dir == train:
             say(f"{self.root / unused[0]} is not used: val_fraction holds images of {train} out")
 
-    def _list(self, folder: Path) -> list[Path]:
-        paths = list_images(folder)
-        if not paths:
+    def _list(self, folder: Path) -> list[str]:
+        names = list_images(folder)
+        if not names:
             raise UserError(
                 f"{folder} holds no images",
                 f"put files ending in {', '.join(EXTENSIONS)} there, or delete the folder",
             )
-        return paths
+        return names
 
 
 def _folders_in(folder: Path) -> list[str]:

@@ -209,7 +209,7 @@ def list_files(paths: Sequence[str], *, allow_links: bool) -> tuple[list[Path], 
         if not path.is_dir():
             files[path] = None
             continue
-        found = walk_files(path)
+        found = [path / name for name in walk_files(path)]
         for file in found:
             try:
                 if not is_image_name(file.name):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cnn_lightning.figures.style import COLOURS, DPI, GREY, LINE_STYLES, MARKERS, new_figure
 
@@ -30,6 +30,8 @@ _BAR = 15
 _GAP = 12
 _PANEL_BORDER = 110
 _HATCH = "/////"
+# on a logarithmic axis shorter than this, 2 and 5 are written too
+_FEW_DECADES = 300
 # a loss that falls by more is drawn on a logarithmic axis
 _LARGE_FALL = 50
 
@@ -226,6 +228,13 @@ def _draw_norms(axes: Axes, layers: Sequence[str], norms: Sequence[Layers]) -> N
         drawn = [(norm, place) for norm, place in known if 0 < norm < math.inf]
         axes.plot([norm for norm, _ in drawn], [place for _, place in drawn], **_line_of(run))
     axes.set_xscale("log")
+    least, most = axes.get_xlim()
+    # by itself it would write 2×10⁰, 3×10⁰, 4×10⁰ and so on where there is less than a decade
+    axes.xaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if most < _FEW_DECADES * least else (1,))
+    )
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title("gradient norm")
     is_whole = all(0 < norm < math.inf for of_run in norms for norm in of_run.values())
     note = "" if is_whole else " (0 and infinity are not drawn)"

@@ -1,7 +1,7 @@
 """Where in an image a network finds its evidence for a class: Grad-CAM and occlusion."""
 
 import itertools
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from captum.attr import LayerGradCam, Occlusion
@@ -13,6 +13,13 @@ from cnn_lightning.analysis.placement import locate_cells, place_maps
 
 # that of a residual network at 224 pixels; fewer cells can hardly tell places apart
 MIN_CELLS = 7
+Mirrors = Literal["none", "horizontal", "both"]
+# the axes of N×C×H×W over which images are turned, the image itself among them
+MIRRORS: dict[Mirrors, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "horizontal": ((), (3,)),
+    "both": ((), (3,), (2,), (2, 3)),
+}
 # images in one forward pass of the occlusion: bounds the memory
 _MAX_BATCH = 256
 _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -74,7 +81,13 @@ def _carries_all(network: nn.Module, layer: nn.Module, images: Tensor) -> bool:
 
 
 def grad_cam(
-    network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor, *, num_shifts: int = 5
+    network: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    num_shifts: int = 5,
+    mirrors: Mirrors = "none",
 ) -> Tensor:
     """What in a layer speaks for a class, as a map over the image.
 
@@ -85,8 +98,10 @@ def grad_cam(
 
     A cell of a deep layer stands for several pixels. So the map is the mean over images that are
     moved by parts of a cell, each map moved back; what comes in at the border repeats its pixels.
-    Peaks then lie on drawn shapes about five in a hundred images more often, in two ResNet-18 that
-    know more than 99 % of these.
+    And convolutions with stride 2 and padding 1 look further up and left than down and right, for
+    which a network makes up in part: what is left cancels over mirror images, each map mirrored
+    back. In a ResNet-18 that knows 99 % of the drawn shapes, its peak lies on the shape in 70 % of
+    the images as published, in 75 % with moves, and in 80 % with mirrors.
 
     Args:
         network: Images to logits N×K.
@@ -94,6 +109,8 @@ def grad_cam(
         images: N×C×H×W float, as the network takes them.
         targets: N int64, the class asked for in each image.
         num_shifts: Places of the image along each side, odd; 1 is the paper's method as it stands.
+        mirrors: Which mirror images count too: `horizontal` where left and right are alike, as in
+            photographs, `both` where up and down are as well, as in drawn shapes.
 
     Returns:
         N×H×W float at least 0, enlarged bilinearly from H'×W', cells as far apart as they look; 0
@@ -106,19 +123,20 @@ def grad_cam(
     if num_shifts < 1 or num_shifts % 2 == 0:
         raise ValueError(f"num_shifts is {num_shifts}, it must be odd and at least 1")
     grids = locate_cells(network, layer, images)
-    moves = list(itertools.product(*(_parts_of(grid.step, num_shifts) for grid in grids)))
-    total = torch.zeros_like(images[:, 0])
-    for rows, columns in moves:
+    moves = itertools.product(*(_parts_of(grid.step, num_shifts) for grid in grids))
+    views = list(itertools.product(MIRRORS[mirrors], moves))
+    total = torch.zeros_like(images[:, :1])
+    for axes, (rows, columns) in views:
         with in_eval_mode(network):
             maps = cast(
                 Tensor,
                 LayerGradCam(network, layer).attribute(
-                    _move(images, rows, columns), targets, relu_attributions=True
+                    _move(images.flip(axes), rows, columns), targets, relu_attributions=True
                 ),
             )
         placed = place_maps(maps.detach()[:, 0], grids, (images.shape[2], images.shape[3]))
-        total += _move(placed[:, None], -rows, -columns)[:, 0]
-    return total / len(moves)
+        total += _move(placed[:, None], -rows, -columns).flip(axes)
+    return total[:, 0] / len(views)
 
 
 def _parts_of(step: float, count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +10,14 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cnn_lightning.analysis.activations import record_outputs
-from cnn_lightning.analysis.attribution import find_cam_layer, grad_cam, occlusion
+from cnn_lightning.analysis.attribution import (
+    MIN_CELLS,
+    MIRRORS,
+    Mirrors,
+    find_cam_layer,
+    grad_cam,
+    occlusion,
+)
 from cnn_lightning.analysis.health import measure_layers
 from cnn_lightning.analysis.layers import ACTIVATIONS, named_layers, select_layers
 from cnn_lightning.classifiers import ImageClassifier
@@ -95,7 +103,13 @@ def _parse(command: str, argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--cam_layer", metavar="LAYER",
-        help="layer that Grad-CAM explains (default: the deepest of at least 4×4 cells)",
+        help="layer that Grad-CAM explains (default: the deepest of at least "
+        f"{MIN_CELLS}×{MIN_CELLS} cells)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mirrors", choices=MIRRORS, default="none",
+        help="mirror images that Grad-CAM is averaged over too: horizontal for photographs, both "
+        "where up and down are alike as well (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--output", metavar="FOLDER",
@@ -141,7 +155,9 @@ def _draw(
                 f"layer {name} puts out {tuple(output.shape)}: no maps to draw",
                 "choose convolutions, activations or poolings",
             )
-    yield from _draw_evidence(classifier, subjects, prepared, arguments.cam_layer)
+    yield from _draw_evidence(
+        classifier, subjects, prepared, arguments.cam_layer, arguments.mirrors
+    )
     yield from _draw_statistics(classifier, subjects, preprocessing)
     seen = preprocessing.undo(prepared)
     names = _with_truth(subjects, classifier)
@@ -170,17 +186,26 @@ def _with_truth(subjects: Subjects, classifier: ImageClassifier) -> list[str]:
 
 
 def _draw_evidence(
-    classifier: ImageClassifier, subjects: Subjects, prepared: Tensor, cam_layer: str | None
+    classifier: ImageClassifier,
+    subjects: Subjects,
+    prepared: Tensor,
+    cam_layer: str | None,
+    mirrors: Mirrors,
 ) -> Iterator[tuple[str, Figure]]:
     name = cam_layer or _choose_layer(classifier.network, prepared)
-    explained = explain(classifier, subjects, prepared, name)
+    explained = explain(classifier, subjects, prepared, name, mirrors=mirrors)
     for number, start in enumerate(range(0, len(explained), MAX_IMAGES)):
         figure = draw_overlays(explained[start : start + MAX_IMAGES], cam_layer=name)
         yield f"overlays_{number + 1}" if number else "overlays", figure
 
 
 def explain(
-    classifier: ImageClassifier, subjects: Subjects, prepared: Tensor, cam_layer: str
+    classifier: ImageClassifier,
+    subjects: Subjects,
+    prepared: Tensor,
+    cam_layer: str,
+    *,
+    mirrors: Mirrors = "none",
 ) -> list[Explained]:
     """The evidence for the predicted and the true class of each image.
 
@@ -189,21 +214,23 @@ def explain(
         subjects: The images.
         prepared: N×C×H×W float, the same as the network takes them.
         cam_layer: Name of the layer that Grad-CAM explains.
+        mirrors: As for `grad_cam`.
 
     Raises:
         UserError: `cam_layer` is not one layer, or has no maps.
     """
     names = classifier.class_names or tuple(map(str, range(classifier.num_classes)))
     layer = _find_layer(classifier.network, cam_layer, prepared)
+    gather = partial(_gather_evidence, classifier.network, layer, names=names, mirrors=mirrors)
     probabilities = classifier.predict_images(subjects.images).probabilities
     shares, classes = probabilities.topk(min(NUM_RANKED, len(names)), dim=1)
     predicted = classes[:, 0]
-    of_predicted = _gather_evidence(classifier.network, layer, prepared, predicted, names)
+    of_predicted = gather(prepared, predicted)
     of_true: list[Evidence | None] = [None] * len(prepared)
     if subjects.labels is not None:
         labels = torch.tensor(subjects.labels)
         wrong = (labels != predicted).nonzero().flatten()
-        more = _gather_evidence(classifier.network, layer, prepared[wrong], labels[wrong], names)
+        more = gather(prepared[wrong], labels[wrong])
         of_true = [*of_predicted]
         for place, evidence in zip(wrong.tolist(), more, strict=True):
             of_true[place] = evidence
@@ -245,13 +272,19 @@ def _find_layer(network: nn.Module, name: str, prepared: Tensor) -> nn.Module:
 
 
 def _gather_evidence(
-    network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor, names: Sequence[str]
+    network: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    names: Sequence[str],
+    mirrors: Mirrors,
 ) -> list[Evidence]:
     if not len(images):
         return []
     side = min(images.shape[2:])
     window, stride = max(1, side // _WINDOW), max(1, side // _STRIDE)
-    cams = grad_cam(network, layer, images, targets)
+    cams = grad_cam(network, layer, images, targets, mirrors=mirrors)
     falls = occlusion(network, images, targets, window=window, stride=stride)
     return [
         Evidence(names[target], cam, fall)

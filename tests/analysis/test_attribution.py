@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_lightning import networks
-from cnn_lightning.analysis.attribution import MIN_CELLS, find_cam_layer, grad_cam, occlusion
+from cnn_lightning.analysis.attribution import (
+    MIN_CELLS,
+    Mirrors,
+    find_cam_layer,
+    grad_cam,
+    occlusion,
+)
 from cnn_lightning.cli import main
 from cnn_lightning.commands.loading import load_classifier, load_data
 from cnn_lightning.data import ShapesDataModule
@@ -156,6 +162,20 @@ def shift(images: Tensor, rows: int, columns: int) -> Tensor:
     return images[:, :, down][:, :, :, right]
 
 
+@pytest.mark.parametrize(
+    ("mirrors", "axes"), [("horizontal", [[], [2]]), ("both", [[], [2], [1], [1, 2]])]
+)
+def test_grad_cam_is_the_mean_over_mirror_images(mirrors: Mirrors, axes: list[list[int]]) -> None:
+    network, images, targets = small_network().eval(), draw(2, 3, 12, 12), torch.tensor([1, 3])
+    found = grad_cam(network, network[4], images, targets, num_shifts=1, mirrors=mirrors)
+    total = torch.zeros(2, 12, 12)
+    for turned in axes:
+        image = images.flip([axis + 1 for axis in turned])
+        total += grad_cam(network, network[4], image, targets, num_shifts=1).flip(turned)
+    torch.testing.assert_close(found, total / len(axes))
+    assert not torch.allclose(found, grad_cam(network, network[4], images, targets, num_shifts=1))
+
+
 def test_layers_as_fine_as_the_image_need_no_moves() -> None:
     network, images, targets = small_network().eval(), draw(2, 3, 12, 12), torch.tensor([1, 3])
     maps = [grad_cam(network, network[2], images, targets, num_shifts=n) for n in (1, 3)]
@@ -268,7 +288,7 @@ def test_peaks_lie_on_shapes_for_a_trained_resnet(tmp_path: Path) -> None:
     network = classifier.network
     layer = network.get_submodule(find_cam_layer(network, prepared))
     maps = {
-        "Grad-CAM": grad_cam(network, layer, prepared, labels),
+        "Grad-CAM": grad_cam(network, layer, prepared, labels, mirrors="both"),
         "occlusion": occlusion(network, prepared, labels, window=8, stride=4),
     }
     shares = {name: share_on_shape(found, masks) for name, found in maps.items()}

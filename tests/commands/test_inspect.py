@@ -123,6 +123,10 @@ def test_evidence_is_of_the_predicted_and_of_the_true_class(checkpoint: Path) ->
         assert item.ranked[0][1] >= item.ranked[1][1] >= item.ranked[2][1]
     unknown = explain(classifier, subjects._replace(labels=None), prepared, "backbone.act2")
     assert [item.true for item in unknown] == [None] * 4
+    (mirrored, *_) = explain(classifier, subjects, prepared, "backbone.act2", mirrors="horizontal")
+    cam = grad_cam(classifier.network, layer, prepared[:1], predicted[:1], mirrors="horizontal")[0]
+    torch.testing.assert_close(mirrored.predicted.grad_cam, cam)
+    assert not torch.equal(cam, found[0].predicted.grad_cam)
 
 
 def choose(num_images: int) -> tuple[ShapesDataModule, Subjects]:

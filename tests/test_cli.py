@@ -130,6 +130,30 @@ def test_half_precision_on_a_cpu(recipe: Path, capsys: pytest.CaptureFixture[str
     assert "bf16-mixed" in message
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_weights_of_another_type_than_images(
+    precision: str, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refuse(capsys, "fit", "--config", recipe, f"--trainer.precision={precision}")
+    assert "bf16-mixed" in message
+
+
+def test_evaluations_take_the_recipe_that_was_trained(
+    trained: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = tmp_path / "more.yaml"
+    more.write_text(
+        recipe.read_text()
+        + "\noptimizer: {class_path: SGD, init_args: {lr: 0.5}}\nschedule: WarmupLinear\n"
+        + "feature_maps: {every_n_epochs: 0}\ncompile: true\n"
+    )
+    argv = ["--config", str(more), "--ckpt_path", str(trained)]
+    for command in ("validate", "test", "predict"):
+        assert main([command, *argv]) == 0
+        message = refuse(capsys, command, *argv, "--optimizer=SGD")
+        assert f"{command} trains nothing" in message
+
+
 def test_missing_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml" in refuse(capsys, "fit", "--config", "nowhere.yaml")
 

@@ -12,7 +12,13 @@ import yaml
 from torch import nn
 
 from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
-from cnn_lightning.commands.configs import CHECKPOINT_KEYWORDS, LINKED, read_configs, setting
+from cnn_lightning.commands.configs import (
+    CHECKPOINT_KEYWORDS,
+    LINKED,
+    read_configs,
+    refuse_training,
+    setting,
+)
 from cnn_lightning.commands.own_files import file_settings, names_files
 from cnn_lightning.console import say
 from cnn_lightning.errors import DamagedFileError, UserError
@@ -88,6 +94,7 @@ def read_start(command: str, argv: list[str]) -> Start:
     Raises:
         UserError: A file is missing or wrong, or a key is one that the data decides.
     """
+    refuse_training(command, argv)
     config_paths, configs = read_configs(argv)
     log_dir = Path(setting("log_dir", argv, configs) or "logs")
     asked = setting("ckpt_path", argv, configs)

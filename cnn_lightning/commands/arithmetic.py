@@ -9,7 +9,8 @@ from lightning.pytorch import Trainer
 
 from cnn_lightning.errors import UserError
 
-_HALF = ("16-mixed", "16", "16-true")
+_HALF = ("16-mixed", "16")
+_OTHER_WEIGHTS = ("16-true", "bf16-true", "64-true", "64")
 
 
 def settle_arithmetic(trainer: Namespace, *, is_resumed: bool) -> None:
@@ -35,11 +36,16 @@ def is_on_cuda(trainer: Namespace) -> bool:
 
 
 def refuse_other_precision(trainer: Namespace) -> None:
-    """Refuse what Lightning would quietly turn into bf16.
+    """Refuse what Lightning would quietly turn into bf16, and weights that images do not fit.
 
     Raises:
-        UserError: float16 is asked for on a CPU.
+        UserError: float16 is asked for on a CPU, or weights in another type than float32.
     """
+    if str(trainer.precision) in _OTHER_WEIGHTS:
+        raise UserError(
+            f"precision {trainer.precision}: weights and images are float32 here",
+            "use --trainer.precision bf16-mixed, in which layers compute in bfloat16",
+        )
     on_cpu = trainer.accelerator == "cpu" or (
         trainer.accelerator == "auto" and not torch.accelerator.is_available()
     )

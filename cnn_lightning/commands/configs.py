@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from cnn_lightning.commands.options import TRAINING_ONLY
 from cnn_lightning.errors import UserError
 from cnn_lightning.runs import names_run
 from cnn_lightning.settings import read_settings
@@ -15,6 +16,7 @@ LINKED = {
 # what stands beside the model in a config, and is its argument
 _GROUPS = {key: f"model.init_args.{key}" for key in ("optimizer", "schedule")}
 CONFIG_FLAGS = ("--config", "-c")
+EVALUATIONS = ("validate", "test", "predict")
 CHECKPOINT_KEYWORDS = ("last", "best", "auto")
 
 
@@ -28,6 +30,18 @@ def read_configs(argv: list[str]) -> tuple[list[Path], list[dict[str, Any]]]:
     configs = [read_settings(path) for path in paths]
     _refuse_linked(argv, configs)
     return paths, configs
+
+
+def refuse_training(command: str, argv: list[str]) -> None:
+    """Refuse flags that only training heeds; in a recipe they pass, as that is for `fit` too.
+
+    Raises:
+        UserError: There is one, and the command trains nothing.
+    """
+    for arg in argv if command in EVALUATIONS else ():
+        flag = arg.partition("=")[0]
+        if flag.startswith("--") and flag.removeprefix("--").split(".")[0] in TRAINING_ONLY:
+            raise UserError(f"{command} trains nothing, so {flag} would do nothing", "leave it out")
 
 
 def _refuse_linked(argv: list[str], configs: list[dict[str, Any]]) -> None:

@@ -11,7 +11,13 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from cnn_lightning.commands.configs import CONFIG_FLAGS, check_checkpoint_path, read_configs
+from cnn_lightning.commands.configs import (
+    CONFIG_FLAGS,
+    EVALUATIONS,
+    check_checkpoint_path,
+    read_configs,
+    refuse_training,
+)
 from cnn_lightning.commands.explanations import explain, unknown_class, unknown_key
 from cnn_lightning.commands.options import CALLBACK_GROUPS, CLASS_GROUPS, GENERAL
 from cnn_lightning.errors import UserError
@@ -73,6 +79,7 @@ def check_early(command: str, argv: list[str], *, own_flags: bool = True) -> Non
     """
     if any(arg in ("-h", "--help") or arg.partition("=")[0].endswith(".help") for arg in argv):
         return
+    refuse_training(command, argv)
     paths, configs = read_configs(argv)
     check_checkpoint_path(argv, configs)
     check = _Check(command)
@@ -96,7 +103,7 @@ class _Check:
         self.command = command
         trainer = find_class(*_TRAINER)
         groups = {"trainer": trainer}
-        if command not in ("validate", "test", "predict"):
+        if command not in EVALUATIONS:
             command = "fit"
             groups |= {
                 key: find_class("cnn_lightning.callbacks", name)
@@ -107,6 +114,7 @@ class _Check:
         }
         run = (trainer and method_parameters(trainer, command)) or {}
         self.known = {*_ALWAYS, *run, *GENERAL, *CLASS_GROUPS, *self.groups, command}
+        self.known.update(CALLBACK_GROUPS)
         self.plain: dict[str, _Given] = {}
         self.classes = {key: _Class() for key in CLASS_GROUPS}
 

@@ -55,9 +55,7 @@ def _parse(command: str, argv: list[str]) -> argparse.Namespace:
         "real images; the command fails if a probability differs by more than "
         f"{PROBABILITY_TOLERANCE:g}, or if a batch size other than the traced one does not run.",
     )
-    parser.add_argument("checkpoint", help="path of a checkpoint, or last or best of --run")
-    parser.add_argument("--run", help="name of the run, for last and best")
-    parser.add_argument("--log_dir", default="logs", help="folder of all runs (default: logs)")
+    parser.add_checkpoint()
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help="where to: FILE.onnx or FILE.pt2"
     )
@@ -73,9 +71,6 @@ def _parse(command: str, argv: list[str]) -> argparse.Namespace:
         "--images", nargs="+", metavar="FILE|FOLDER",
         help="images to compare on (default: validation images of the data it was trained on)",
     )  # fmt: skip
-    parser.add_argument(
-        "--root", "--data.root", dest="root", help="folder of the data, if it has moved"
-    )
     return parser.parse_args(argv)
 
 

@@ -74,9 +74,7 @@ def _parse(command: str, argv: list[str]) -> argparse.Namespace:
         "predicted and the true class (Grad-CAM and occlusion), the outputs and kernels of its "
         "layers, and their statistics. Writes PNG files.",
     )
-    parser.add_argument("checkpoint", help="a checkpoint, a run, or last or best of --run")
-    parser.add_argument("--run", help="name of the run, for last and best")
-    parser.add_argument("--log_dir", default="logs", help="folder of all runs (default: logs)")
+    parser.add_checkpoint()
     parser.add_argument(
         "--images", nargs="+", metavar="FILE|FOLDER",
         help="images to look at (default: validation images of the data it was trained on)",
@@ -89,9 +87,6 @@ def _parse(command: str, argv: list[str]) -> argparse.Namespace:
         "--num_images", type=_positive, default=4,
         help="validation images, or images of each folder (default: 4)",
     )  # fmt: skip
-    parser.add_argument(
-        "--root", "--data.root", dest="root", help="folder of the data, if it has moved"
-    )
     parser.add_argument(
         "--layers", nargs="+", default=["all"], metavar="LAYERS",
         help="for feature maps and kernels: first, last or all of the convolutions, a class such "

@@ -52,6 +52,13 @@ CALLBACK_GROUPS = {
     "bad_numbers": "BadNumbers",
     "weight_average": "WeightAverage",
 }
+# what a recipe may say that only training heeds
+TRAINING_ONLY = (
+    "optimizer",
+    "schedule",
+    *CALLBACK_GROUPS,
+    *(name for name, option in GENERAL.items() if option.only == "fit"),
+)
 
 
 class Kind(NamedTuple):

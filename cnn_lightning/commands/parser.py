@@ -21,6 +21,15 @@ class Parser(argparse.ArgumentParser):
             prog=f"cnn-lightning {command}", description=description, allow_abbrev=False
         )
 
+    def add_checkpoint(self) -> None:
+        """Add `checkpoint`, `--run`, `--log_dir` and `--root`: a trained network and its data."""
+        self.add_argument("checkpoint", help="a checkpoint, a run, or last or best of --run")
+        self.add_argument("--run", help="name of the run, for last and best")
+        self.add_argument("--log_dir", default="logs", help="folder of all runs (default: logs)")
+        self.add_argument(
+            "--root", "--data.root", dest="root", help="folder of the data, if it has moved"
+        )
+
     @override
     def error(self, message: str) -> NoReturn:
         raise UserError(message, f"see `{self.prog} --help`")

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import warnings
 from contextlib import nullcontext
 from functools import partial
@@ -11,20 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
-from lightning.fabric.plugins import ClusterEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from jsonargparse import SUPPRESS, Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from cnn_lightning import callbacks, slurm
 from cnn_lightning.checkpoint_content import Content
-from cnn_lightning.checkpoint_io import AtomicCheckpointIO
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from cnn_lightning.commands.arguments import Start, read_start
@@ -42,16 +36,17 @@ from cnn_lightning.commands.checks import (
 )
 from cnn_lightning.commands.configs import LINKED
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
+from cnn_lightning.commands.equipment import choose_callbacks, choose_loggers, choose_plugins
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_building, plain_errors
-from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL
+from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
 from cnn_lightning.commands.thrift import NoProfiler, skip_empty_hooks
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted
 from cnn_lightning.files import remove_parts, write_text
-from cnn_lightning.loggers import EventFiles, MetricsTable
+from cnn_lightning.loggers import EventFiles
 from cnn_lightning.processes import GiveUp, watch_processes
 from cnn_lightning.runs import RunFolder
 
@@ -157,6 +152,9 @@ class TrainingCLI(LightningCLI):
             parser.set_defaults(optimizer=DEFAULT_OPTIMIZER, schedule=DEFAULT_SCHEDULE)
             for key in ("optimizer", "schedule"):
                 parser.link_arguments(key, f"model.init_args.{key}", compute_fn=_plain)
+        else:
+            for key in TRAINING_ONLY:  # a recipe may hold them
+                parser.add_argument(f"--{key}", type=Any, default=None, help=SUPPRESS)
         for source, target in LINKED.items():
             parser.link_arguments(source, target, apply_on="instantiate")
 
@@ -164,6 +162,9 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list, see __init__
         settings = self.config[self.command]
+        if self.command != "fit":
+            for key in TRAINING_ONLY:
+                settings.pop(key, None)
         groups: dict[str, type] = {
             "trainer": Trainer,
             **(_GROUPS if self.command == "fit" else {}),
@@ -197,45 +198,15 @@ class TrainingCLI(LightningCLI):
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        config = self._get(self.config_init, "trainer")
-        folder = self.start.folder
-        step = self.start.step
-        own: list[Any] = [
-            callbacks.Bar() if sys.stdout.isatty() else callbacks.EpochLines(),
-        ]
-        if not config.enable_progress_bar and config.enable_progress_bar is not None:
-            own = []
-        if self.command == "fit" and config.enable_checkpointing is not False:
-            own.append(callbacks.BestCheckpoint(folder))
-        if self.command == "fit":
-            own += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
-            own.append(callbacks.PredictionGrid(folder))
-            if (backend := self._backend()) is not None:
-                own.append(callbacks.Compilation(backend))
-            if config.gradient_clip_val is not None:
-                own.append(callbacks.GradientNorm())
-        if self.command == "test":
-            own.append(callbacks.EvaluationFigures(folder))
-        if self.command == "predict":
-            top_k = self.config_init[self.command].top_k
-            own.append(callbacks.PredictionFiles(folder, top_k))
+        settings = self.config_init[self.command]
+        config, folder = settings.trainer, self.start.folder
         if config.enable_checkpointing is False:
             self._parser(self.command).callback_keys.remove("checkpoint")
-        given = config.get("callbacks")
-        kwargs["callbacks"] = [*_as_list(given), *own]
-        plugins = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
-        if slurm.is_job() and not any(isinstance(one, ClusterEnvironment) for one in plugins):
-            # Lightning would write a checkpoint of another name, and go on until it is killed
-            plugins.append(SLURMEnvironment(auto_requeue=False))
-        kwargs["plugins"] = plugins
-        if config.get("logger") in (None, True) or isinstance(config.get("logger"), (Logger, list)):
-            loggers: list[Logger] = []
-            if self.command != "predict":
-                where: dict[str, Any] = (
-                    {"resumed_at": step} if self.command == "fit" else {"at_step": step or 0}
-                )
-                loggers = [EventFiles(folder, **where), MetricsTable(folder, **where)]
-            kwargs["logger"] = [*loggers, *_as_list(config.get("logger"))]
+        kwargs["callbacks"] = choose_callbacks(self.command, settings, folder, self._backend())
+        kwargs["plugins"] = choose_plugins(config.get("plugins"))
+        loggers = choose_loggers(self.command, config.get("logger"), folder, self.start.step)
+        if loggers is not None:
+            kwargs["logger"] = loggers
         if config.get("profiler") is None:
             kwargs["profiler"] = NoProfiler()
         trainer = super().instantiate_trainer(**kwargs)
@@ -264,7 +235,7 @@ class TrainingCLI(LightningCLI):
 
     def _backend(self) -> str | None:
         """What compiles the network, or `None`."""
-        asked = self.config[self.command].compile
+        asked = self.config["fit"].compile if self.command == "fit" else None
         return ("inductor" if asked is True else asked) or None
 
     def dump_settings(self) -> str:
@@ -347,12 +318,6 @@ def _plain(spec: Any) -> Any:
         # the parser notes here which file a value came from
         return {key: _plain(value) for key, value in spec.items() if key != "__path__"}
     return spec
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None or isinstance(value, bool):
-        return []
-    return list(value) if isinstance(value, list) else [value]
 
 
 def _show_help(command: str, argv: list[str]) -> int:

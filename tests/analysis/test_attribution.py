@@ -273,7 +273,7 @@ def test_peaks_lie_on_shapes_for_a_network_that_sees_brightness() -> None:
     assert share_on_shape(-falls, masks) < 0.5
 
 
-@pytest.mark.slow  # about 10 minutes on two cores
+@pytest.mark.slow  # about 15 minutes on two cores
 def test_peaks_lie_on_shapes_for_a_trained_resnet(tmp_path: Path) -> None:
     torch.set_num_threads(os.cpu_count() or 1)  # it runs alone
     assert main(["fit", "--config", str(RECIPE), "--log_dir", str(tmp_path)]) == 0
@@ -288,7 +288,7 @@ def test_peaks_lie_on_shapes_for_a_trained_resnet(tmp_path: Path) -> None:
     network = classifier.network
     layer = network.get_submodule(find_cam_layer(network, prepared))
     maps = {
-        "Grad-CAM": grad_cam(network, layer, prepared, labels, mirrors="both"),
+        "Grad-CAM": grad_cam(network, layer, prepared, labels, num_shifts=3, mirrors="both"),
         "occlusion": occlusion(network, prepared, labels, window=8, stride=4),
     }
     shares = {name: share_on_shape(found, masks) for name, found in maps.items()}

@@ -30,5 +30,5 @@ cnn-lightning test --run cifar10_lenet_relu --ckpt_path best --log_dir "$logs"
 cp "$logs/cifar10_lenet_relu/version_0/figures/test_confusion_matrix.png" "$here/confusion.png"
 
 cnn-lightning fit --config configs/shapes_resnet18.yaml --log_dir "$logs"
-cnn-lightning inspect best --run shapes_resnet18 --log_dir "$logs" --output "$logs/inspect"
+cnn-lightning inspect best --run shapes_resnet18 --mirrors both --log_dir "$logs" --output "$logs/inspect"
 cp "$logs/inspect/overlays.png" "$here/inspect.png"

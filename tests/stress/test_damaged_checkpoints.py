@@ -380,5 +380,6 @@ def test_damaged_checkpoints(
 def test_canary_sings_when_code_is_run(tmp_path: Path) -> None:
     torch.save({"more": Evil(tmp_path / "executed")}, tmp_path / "evil.ckpt")
     assert not (tmp_path / "executed").exists()
+    # written two lines above; without this, the tests before could pass with a canary that is mute
     torch.load(tmp_path / "evil.ckpt", weights_only=False)
     assert (tmp_path / "executed").exists()

@@ -6,6 +6,8 @@ from typing import Any
 import lightning as L
 from typing_extensions import override
 
+from cnn_lightning.classifiers.window import tell
+
 
 class Throughput(L.Callback):
     """Logs `images_per_second`: training images of all processes over the time between loggings.
@@ -42,7 +44,7 @@ class Throughput(L.Callback):
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
         if trainer.global_step % every == 0 or trainer.is_last_batch:
             speed = self._images / max(time.monotonic() - self._since, 1e-9)
-            pl_module.log("images_per_second", speed, prog_bar=True, logger=False)
+            tell(trainer, {"images_per_second": speed})
             for logger in trainer.loggers:
                 logger.log_metrics({"images_per_second": speed}, trainer.global_step - 1)
             self._restart()

@@ -1,12 +1,10 @@
 """The base of every classifier: steps, metrics, optimizer, and what travels in the checkpoint."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
@@ -19,11 +17,12 @@ from cnn_lightning.checkpoint_content import CHECKPOINT_FORMAT, CHECKPOINT_KEY, 
 from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
+from cnn_lightning.classifiers.lean import LeanModule, remembering_signature
 from cnn_lightning.classifiers.losses import check_smoothing, training_loss
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.classifiers.whitening import fit_whitening
-from cnn_lightning.classifiers.window import TrainingWindow
+from cnn_lightning.classifiers.window import TrainingWindow, tell
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_square, load_images
@@ -32,16 +31,8 @@ from cnn_lightning.networks.sequential import as_network
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import run_seed, seed_torch
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
-def _remembering_signature(function: _Function) -> _Function:
-    """Keep a function's signature, which Lightning works out anew at every step."""
-    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    return function
-
-
-class ImageClassifier(L.LightningModule):
+class ImageClassifier(LeanModule):
     """A network with its loss, metrics, optimizer and the preparation of its images.
 
     Args:
@@ -150,15 +141,6 @@ class ImageClassifier(L.LightningModule):
         self.hparams["optimizer"] = self.optimizer
 
     @override
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes here which hook it is in, forty times a step; torch would look each time
-        # whether that is a parameter
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    @override
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.network(images))
 
@@ -172,6 +154,7 @@ class ImageClassifier(L.LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.adapt_to(data)
@@ -240,7 +223,7 @@ class ImageClassifier(L.LightningModule):
         seed_torch("step", run_seed(), self.current_epoch, batch_idx, self.global_rank)
 
     @override
-    @_remembering_signature
+    @remembering_signature
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         if self.network.auxiliary_weight and self.freeze_part is None:
             logits, auxiliary = self.network.auxiliary_logits(batch.images)
@@ -257,8 +240,7 @@ class ImageClassifier(L.LightningModule):
         )
         # of a mixed image, the class with the largest share counts as its own
         labels = batch.labels if batch.targets is None else batch.targets.argmax(1)
-        correct = (logits.detach().argmax(1) == labels).sum()
-        self._window.add(loss, correct, len(batch.labels))
+        self._window.add(loss, logits.detach().argmax(1), labels)
         if self._logs_now(batch_idx):
             self._log_window(self.trainer.global_step)
         return loss
@@ -282,7 +264,7 @@ class ImageClassifier(L.LightningModule):
         """
         loss, accuracy = self._window.take_means(self.trainer)
         metrics = {"train/loss": loss, "train/accuracy": accuracy}
-        self.log_dict(metrics, prog_bar=True, logger=False, batch_size=1, sync_dist=True)
+        tell(self.trainer, metrics)
         metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         for logger in self.trainer.loggers:
             logger.log_metrics({**metrics, "epoch": self.current_epoch}, step)

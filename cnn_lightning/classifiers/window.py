@@ -1,58 +1,79 @@
-"""What training has seen since it was last logged."""
+"""What training has seen since it was last logged, and how it is told."""
 
+from collections.abc import Mapping
 from typing import cast
 
 import lightning as L
 import torch
 from torch import Tensor
 
+_MAX_UNREAD = 1 << 16  # images: 1 MB of answers and labels
+
 
 class TrainingWindow:
     """Loss and right answers of all training images since the last logging, of this process.
 
-    On the device of the training, in float64; nothing waits for it between two loggings.
+    What a step gives is kept on its device as it comes, and read together later: nothing waits
+    between two loggings, and in a small network's step every operation counts, however small.
     """
 
     def __init__(self) -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64)  # of losses, of right answers, of images
+        self._loss = 0.0  # summed over images
+        self._correct = 0
+        self._images = 0
+        self._unread: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._num_unread = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether no image was seen."""
-        return not self._sums[2] > 0
+        return self._images + self._num_unread == 0
 
-    def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
+    def add(self, loss: Tensor, answers: Tensor, labels: Tensor) -> None:
         """Count in a batch.
 
         Args:
             loss: Mean over the images, a scalar.
-            correct: How many were classified right, a scalar.
-            count: Images.
+            answers: The class that each image was taken for, N int64.
+            labels: The class of each image, N int64.
         """
-        if self._sums.device != loss.device:
-            self._sums = self._sums.to(loss.device)
-        # no tensor is made of the count: to copy it to a GPU is to wait for the GPU
-        loss_sum, correct_sum, images = self._sums.unbind()
-        loss_sum.add_(loss.detach(), alpha=count)
-        correct_sum.add_(correct)
-        images.add_(count)
+        self._unread.append((loss.detach(), answers, labels))
+        self._num_unread += len(labels)
+        if self._num_unread > _MAX_UNREAD:
+            self._read()
+
+    def _read(self) -> None:
+        if not self._unread:
+            return
+        losses, answers, labels = zip(*self._unread, strict=True)
+        self._correct += int((torch.cat(answers) == torch.cat(labels)).sum())
+        for loss, batch in zip(torch.stack(losses).tolist(), labels, strict=True):
+            self._loss += loss * len(batch)
+        self._images += self._num_unread
+        self._unread, self._num_unread = [], 0
+
+    def _sums(self) -> Tensor:
+        """Of losses, of right answers, of images: 3 float64."""
+        self._read()
+        return torch.tensor([self._loss, self._correct, self._images], dtype=torch.float64)
 
     def take_means(self, trainer: L.Trainer) -> tuple[float, float]:
         """Mean loss and share of right answers over all processes; then it begins anew."""
-        sums = self._sums
+        sums = self._sums()
         if trainer.world_size > 1:
+            sums = sums.to(trainer.strategy.root_device)
             sums = cast(Tensor, trainer.strategy.reduce(sums, reduce_op="sum"))
-        loss_sum, correct, count = sums.tolist()
-        self._sums = torch.zeros_like(self._sums)
-        return loss_sum / count, correct / count
+        self._loss, self._correct, self._images = 0.0, 0, 0
+        loss, correct, images = sums.tolist()
+        return loss / images, correct / images
 
     def gather(self, trainer: L.Trainer | None) -> list[list[float]]:
         """The three sums of each process, for a checkpoint."""
         if trainer is None or trainer.world_size == 1:
-            return [self._sums.tolist()]
+            return [self._sums().tolist()]
         sums = torch.zeros(trainer.world_size, 3, dtype=torch.float64)
+        sums[trainer.global_rank] = self._sums()
         sums = sums.to(trainer.strategy.root_device)
-        sums[trainer.global_rank] = self._sums
         gathered = cast(Tensor, trainer.strategy.reduce(sums, reduce_op="sum"))
         return cast(list[list[float]], gathered.tolist())
 
@@ -66,6 +87,19 @@ class TrainingWindow:
         sums = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
         rank, size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         if len(sums) == size:
-            self._sums = sums[rank]
+            own = sums[rank]
         else:
-            self._sums = sums.sum(0) if rank == 0 else torch.zeros_like(sums[0])
+            own = sums.sum(0) if rank == 0 else torch.zeros_like(sums[0])
+        loss, correct, images = own.tolist()
+        self._loss, self._correct, self._images = loss, int(correct), int(images)
+        self._unread, self._num_unread = [], 0
+
+
+def tell(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
+    """Put numbers of training where progress bars and callbacks look, from now to the next time.
+
+    As `LightningModule.log(..., prog_bar=True, logger=False)` does, which takes 2 ms each time and
+    has Lightning gather its metrics anew at every step after it.
+    """
+    trainer.callback_metrics.update({name: torch.tensor(one) for name, one in metrics.items()})
+    trainer.progress_bar_metrics.update(metrics)

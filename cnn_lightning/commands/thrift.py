@@ -1,9 +1,10 @@
 """What keeps the Trainer from spending time at every step on things that do nothing."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import PassThroughProfiler
 from typing_extensions import override
 
@@ -33,12 +34,34 @@ class NoProfiler(PassThroughProfiler):
         return self._nothing
 
 
-def skip_empty_hooks(callbacks: Iterable[Callback]) -> None:
-    """Let Lightning pass over the hooks of a step that a callback does not fill.
+def skip_empty_hooks(owners: Iterable[Callback | LightningModule]) -> None:
+    """Let Lightning pass over the hooks of a step that a callback or module does not fill.
 
     It calls whatever is callable, so what is `None` costs nothing.
     """
-    for callback in callbacks:
+    for owner in owners:
+        base = Callback if isinstance(owner, Callback) else LightningModule
         for hook in _HOOKS:
-            if getattr(type(callback), hook) is getattr(Callback, hook):
-                setattr(callback, hook, None)
+            if getattr(type(owner), hook) is getattr(base, hook):
+                setattr(owner, hook, None)
+
+
+def skip_clipping(trainer: Trainer, module: LightningModule) -> None:
+    """Let Lightning pass over the clipping of gradients where none is asked for."""
+    own = type(module).configure_gradient_clipping
+    if not trainer.gradient_clip_val and own is LightningModule.configure_gradient_clipping:
+        module.configure_gradient_clipping = None  # type: ignore[method-assign, assignment]
+
+
+@contextmanager
+def startup_set_aside() -> Iterator[None]:
+    """Let Python's garbage collector leave alone what exists by now.
+
+    It goes through all objects again and again while training makes new ones, and most of them,
+    half a million from imports, stay to the end.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -41,7 +41,12 @@ from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
-from cnn_lightning.commands.thrift import NoProfiler, skip_empty_hooks
+from cnn_lightning.commands.thrift import (
+    NoProfiler,
+    skip_clipping,
+    skip_empty_hooks,
+    startup_set_aside,
+)
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted
@@ -210,7 +215,8 @@ class TrainingCLI(LightningCLI):
         if config.get("profiler") is None:
             kwargs["profiler"] = NoProfiler()
         trainer = super().instantiate_trainer(**kwargs)
-        skip_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning's own
+        skip_clipping(trainer, self.model)
+        skip_empty_hooks([self.model, *trainer.callbacks])  # type: ignore[attr-defined]  # Lightning's
         self._set_folder(trainer, folder)
         if trainer.world_size > 1:
             same = callbacks.SameFolder(folder, partial(self._set_folder, trainer))
@@ -230,7 +236,8 @@ class TrainingCLI(LightningCLI):
     @override
     def _run_subcommand(self, subcommand: str) -> None:
         tf32 = self.config[subcommand].tf32
-        with float32_products(self.trainer.strategy.root_device, tf32=tf32):
+        device = self.trainer.strategy.root_device
+        with float32_products(device, tf32=tf32), startup_set_aside():
             super()._run_subcommand(subcommand)
 
     def _backend(self) -> str | None:

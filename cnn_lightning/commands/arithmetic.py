@@ -9,11 +9,12 @@ from lightning.pytorch import Trainer
 
 from cnn_lightning.errors import UserError
 
+_BF16 = ("bf16-mixed", "bf16")
 _HALF = ("16-mixed", "16")
 _OTHER_WEIGHTS = ("16-true", "bf16-true", "64-true", "64")
 
 
-def settle_arithmetic(trainer: Namespace, *, is_resumed: bool) -> None:
+def settle_arithmetic(trainer: Namespace, *, cpu_bf16: bool, is_resumed: bool) -> None:
     """Fill in what the settings of a training leave open, so that its config says it.
 
     On a GPU that has bfloat16: mixed precision, and cuDNN tries which algorithm is fastest, unless
@@ -21,9 +22,14 @@ def settle_arithmetic(trainer: Namespace, *, is_resumed: bool) -> None:
 
     Args:
         trainer: Settings of the Trainer; changed in place.
+        cpu_bf16: Whether a CPU computes in mixed precision, too, if it multiplies bfloat16.
         is_resumed: Whether the run has begun already; it keeps float32 if nothing else is said.
     """
-    has_bf16 = is_on_cuda(trainer) and torch.cuda.is_bf16_supported(including_emulation=False)
+    if is_on_cuda(trainer):
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # it has AVX512-BF16, as every processor with AMX has; torch has no public name for this
+        has_bf16 = cpu_bf16 and _is_on_cpu(trainer) and torch.cpu._is_avx512_bf16_supported()
     if trainer.precision is None and not trainer.plugins:  # a plugin may be a precision
         trainer.precision = "bf16-mixed" if has_bf16 and not is_resumed else "32-true"
     if trainer.benchmark is None and is_on_cuda(trainer) and not trainer.deterministic:
@@ -33,6 +39,26 @@ def settle_arithmetic(trainer: Namespace, *, is_resumed: bool) -> None:
 def is_on_cuda(trainer: Namespace) -> bool:
     """Whether these settings of the Trainer put a run on an NVIDIA GPU of this machine."""
     return trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def _is_on_cpu(trainer: Namespace) -> bool:
+    return trainer.accelerator == "cpu" or (
+        trainer.accelerator == "auto" and not torch.accelerator.is_available()
+    )
+
+
+def find_slowness(trainer: Namespace) -> str | None:
+    """What to say of a precision that makes a run far slower on this machine; `None` if it is not.
+
+    Where oneDNN does not take bfloat16, torch computes a convolution in a loop of its own.
+    """
+    is_bf16 = str(trainer.precision) in _BF16 and _is_on_cpu(trainer)
+    if not is_bf16 or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return (
+        f"precision {trainer.precision} is many times slower than float32 here: this processor"
+        " has no instructions for it; use --trainer.precision 32-true"
+    )
 
 
 def refuse_other_precision(trainer: Namespace) -> None:
@@ -46,10 +72,7 @@ def refuse_other_precision(trainer: Namespace) -> None:
             f"precision {trainer.precision}: weights and images are float32 here",
             "use --trainer.precision bf16-mixed, in which layers compute in bfloat16",
         )
-    on_cpu = trainer.accelerator == "cpu" or (
-        trainer.accelerator == "auto" and not torch.accelerator.is_available()
-    )
-    if on_cpu and str(trainer.precision) in _HALF:
+    if _is_on_cpu(trainer) and str(trainer.precision) in _HALF:
         raise UserError(
             f"precision {trainer.precision} does not exist on a CPU",
             "use --trainer.precision bf16-mixed, or a GPU",

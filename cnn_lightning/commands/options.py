@@ -35,6 +35,12 @@ GENERAL = {
         help="Compile the network: true, or the name of a backend of torch.compile.",
         only="fit",
     ),
+    "cpu_bf16": Option(
+        kind=bool,
+        default=False,
+        help="Without a GPU, mixed precision in bfloat16 if the processor multiplies it.",
+        only="fit",
+    ),
     "top_k": Option(
         kind=int,
         default=3,

@@ -24,6 +24,7 @@ from cnn_lightning.classifiers.optimization import DEFAULT_OPTIMIZER, DEFAULT_SC
 from cnn_lightning.commands.arguments import Start, read_start
 from cnn_lightning.commands.arithmetic import (
     describe,
+    find_slowness,
     float32_products,
     refuse_other_precision,
     settle_arithmetic,
@@ -199,7 +200,10 @@ class TrainingCLI(LightningCLI):
             for line in self.start.changes(yaml.safe_load(self.dump_settings())):
                 say(line)
         if self.command == "fit":
-            settle_arithmetic(config.trainer, is_resumed=self.start.checkpoint is not None)
+            is_resumed = self.start.checkpoint is not None
+            settle_arithmetic(config.trainer, cpu_bf16=config.cpu_bf16, is_resumed=is_resumed)
+        if (slowness := find_slowness(config.trainer)) is not None:
+            say(slowness)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -8,7 +8,7 @@ import yaml
 from jsonargparse import Namespace
 
 from cnn_lightning.cli import main
-from cnn_lightning.commands.arithmetic import float32_products, settle_arithmetic
+from cnn_lightning.commands.arithmetic import find_slowness, float32_products, settle_arithmetic
 
 SMALL = """
 data:
@@ -37,39 +37,81 @@ def gpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None
 )
 def test_a_gpu_that_has_bfloat16_uses_it(gpu: None, precision: str) -> None:
     settings = trainer()
-    settle_arithmetic(settings, is_resumed=False)
+    settle_arithmetic(settings, cpu_bf16=False, is_resumed=False)
     assert (settings.precision, settings.benchmark) == (precision, True)
 
 
 @pytest.mark.usefixtures("gpu")
 def test_what_was_asked_for_stays() -> None:
     settings = trainer(precision="32-true", benchmark=False)
-    settle_arithmetic(settings, is_resumed=False)
+    settle_arithmetic(settings, cpu_bf16=False, is_resumed=False)
     assert (settings.precision, settings.benchmark) == ("32-true", False)
     settings = trainer(plugins=["a precision"])
-    settle_arithmetic(settings, is_resumed=False)
+    settle_arithmetic(settings, cpu_bf16=False, is_resumed=False)
     assert settings.precision is None
 
 
 @pytest.mark.usefixtures("gpu")
 def test_on_the_cpu_of_a_machine_with_a_gpu_it_is_float32() -> None:
     settings = trainer(accelerator="cpu")
-    settle_arithmetic(settings, is_resumed=False)
+    settle_arithmetic(settings, cpu_bf16=False, is_resumed=False)
     assert (settings.precision, settings.benchmark) == ("32-true", None)
 
 
 @pytest.mark.usefixtures("gpu")
 def test_a_deterministic_run_tries_no_algorithms() -> None:
     settings = trainer(deterministic=True)
-    settle_arithmetic(settings, is_resumed=False)
+    settle_arithmetic(settings, cpu_bf16=False, is_resumed=False)
     assert settings.benchmark is None
 
 
 @pytest.mark.usefixtures("gpu")
 def test_a_run_that_began_without_saying_goes_on_in_float32() -> None:
     settings = trainer()
-    settle_arithmetic(settings, is_resumed=True)
+    settle_arithmetic(settings, cpu_bf16=False, is_resumed=True)
     assert settings.precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "cpu_bf16", "is_resumed", "precision"),
+    [
+        (True, True, False, "bf16-mixed"),
+        (False, True, False, "32-true"),
+        (True, False, False, "32-true"),
+        (True, True, True, "32-true"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_if_it_is_to_and_can(
+    has_bf16: bool,
+    cpu_bf16: bool,
+    is_resumed: bool,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    settings = trainer(accelerator="cpu")
+    settle_arithmetic(settings, cpu_bf16=cpu_bf16, is_resumed=is_resumed)
+    assert settings.precision == precision
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "settings", "is_slow"),
+    [
+        (False, {"accelerator": "cpu", "precision": "bf16-mixed"}, True),
+        (True, {"accelerator": "cpu", "precision": "bf16-mixed"}, False),
+        (False, {"accelerator": "cpu", "precision": "32-true"}, False),
+        (False, {"accelerator": "gpu", "precision": "bf16-mixed"}, False),
+    ],
+)
+def test_bfloat16_that_the_processor_lacks_is_called_slow(
+    has_bf16: bool,
+    settings: dict[str, str],
+    is_slow: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_bf16)
+    line = find_slowness(trainer(**settings))
+    assert (line is not None and "--trainer.precision 32-true" in line) == is_slow
 
 
 @pytest.mark.parametrize(("tf32", "expected"), [(True, "high"), (False, "highest")])
@@ -99,6 +141,22 @@ def test_first_lines_and_config_say_what_the_run_computes_in(
     resume = ["fit", "--run", "small", "--log_dir", str(tmp_path / "logs"), "--ckpt_path", "last"]
     assert main([*resume, "--trainer.max_steps=3"]) == 0
     assert "precision bf16-mixed, contiguous" in capsys.readouterr().out
+
+
+def test_a_run_begins_with_a_word_on_bfloat16_that_the_processor_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    (tmp_path / "small.yaml").write_text(SMALL)
+    argv = ["fit", "--config", str(tmp_path / "small.yaml"), "--log_dir", str(tmp_path / "logs")]
+    argv.append("--trainer.accelerator=cpu")
+    assert main([*argv, "--trainer.precision=bf16-mixed"]) == 0
+    assert capsys.readouterr().out.startswith("precision bf16-mixed is many times slower")
+    assert main([*argv, "--cpu_bf16=true"]) == 0
+    output = capsys.readouterr().out
+    assert "slower" not in output
+    assert "precision 32-true" in output
 
 
 def test_a_backend_that_is_not_there_is_refused(

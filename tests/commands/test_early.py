@@ -59,7 +59,16 @@ VALID_FLAGS = [
     ["--feature_maps.layers", "[first]", "--bad_numbers.stop", "false"],
     ["--checkpoint", '{"every_n_steps": 10}', "--feature_cache.enabled=no"],
     ["--weights_only", "true", "--print_config"],
-    ["--tf32", "false", "--compile", "aot_eager", "--data.on_device=true", "--"],
+    [
+        "--tf32",
+        "false",
+        "--cpu_bf16",
+        "true",
+        "--compile",
+        "aot_eager",
+        "--data.on_device=true",
+        "--",
+    ],
     ["--config", str(CONFIGS / "with/bf16.yaml"), "--trainer", '{"max_epochs": 2}'],
 ]
 

@@ -16,6 +16,9 @@ from cnn_lightning.callbacks.prediction_grid import evenly
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 
+# images: what is counted of a layer takes several times the memory of its outputs
+_MAX_AT_ONCE = 125
+
 
 class ActivationStatistics(L.Callback):
     """Logs statistics of layers' outputs over validation images, and of their gradients.
@@ -124,7 +127,7 @@ class ActivationStatistics(L.Callback):
             self._select(classifier.network),
             (
                 data.prepare(images[part].to(classifier.device))
-                for part in torch.split(chosen, data.eval_batch_size)
+                for part in torch.split(chosen, min(data.eval_batch_size, _MAX_AT_ONCE))
             ),
             trainer.precision_plugin.forward_context(),
         )

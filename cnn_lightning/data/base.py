@@ -98,7 +98,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         *,
         root: str | None = None,
         batch_size: int = 128,
-        eval_batch_size: int = 500,
+        eval_batch_size: int = 250,
         val_fraction: float = 0.1,
         split_seed: int = 0,
         augment: Augment | None = None,

@@ -18,7 +18,7 @@ def settle_arithmetic(trainer: Namespace, *, cpu_bf16: bool, is_resumed: bool) -
     """Fill in what the settings of a training leave open, so that its config says it.
 
     On a GPU that has bfloat16: mixed precision, and cuDNN tries which algorithm is fastest, unless
-    the run is to be deterministic. Else float32.
+    the run is to be deterministic. Else float32, but for what `cpu_bf16` asks for.
 
     Args:
         trainer: Settings of the Trainer; changed in place.
@@ -52,8 +52,11 @@ def find_slowness(trainer: Namespace) -> str | None:
 
     Where oneDNN does not take bfloat16, torch computes a convolution in a loop of its own.
     """
-    is_bf16 = str(trainer.precision) in _BF16 and _is_on_cpu(trainer)
-    if not is_bf16 or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if str(trainer.precision) not in _BF16 or not _is_on_cpu(trainer):
+        return None
+    # a torch built without oneDNN has no such operator, and the same loop for float32
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not has_onednn or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
     return (
         f"precision {trainer.precision} is many times slower than float32 here: this processor"

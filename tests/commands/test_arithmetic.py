@@ -114,6 +114,12 @@ def test_bfloat16_that_the_processor_lacks_is_called_slow(
     assert (line is not None and "--trainer.precision 32-true" in line) == is_slow
 
 
+def test_a_torch_without_onednn_says_nothing_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert find_slowness(trainer(accelerator="cpu", precision="bf16-mixed")) is None
+
+
 @pytest.mark.parametrize(("tf32", "expected"), [(True, "high"), (False, "highest")])
 def test_tf32_is_allowed_or_not_on_a_gpu_and_put_back(tf32: bool, expected: str) -> None:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32

@@ -6,7 +6,7 @@ that is killed and resumed draws what it would have drawn.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,11 @@ from torch import Tensor
 
 # Lightning writes the seed of `seed_everything` here, for the processes that it starts too
 _SEED_VARIABLE = "PL_GLOBAL_SEED"
+_DEVICE_SEEDERS: dict[str, Callable[[int], None]] = {
+    "cuda": torch.cuda.manual_seed_all,
+    "xpu": torch.xpu.manual_seed_all,
+    "mps": torch.mps.manual_seed,
+}
 
 
 def run_seed() -> int:
@@ -39,21 +44,17 @@ def generator(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(key_to_seed(*key))
 
 
-def seed_torch(*key: int | str) -> None:
-    """Seed torch's global generators, on the CPU and every accelerator in use, by `key`.
+def seed_torch(device: torch.device, *key: int | str) -> None:
+    """Seed torch's global generators by `key`: the CPU's and, if it is another, that of a device.
 
     Layers such as dropout draw from these.
     """
     seed = key_to_seed(*key)
-    torch.default_generator.manual_seed(seed)
     # not torch.manual_seed: for an accelerator that is not in use it writes down the stack of every
     # call, which takes longer than a small network's optimizer
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
-    if torch.xpu.is_initialized():  # type: ignore[no-untyped-call]
-        torch.xpu.manual_seed_all(seed)
-    if torch.mps.is_available():
-        torch.mps.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if (seed_device := _DEVICE_SEEDERS.get(device.type)) is not None:
+        seed_device(seed)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from cnn_lightning.randomness import coin_flips, key_to_seed, seed_torch
 
 COUNT = 100_000
+CPU = torch.device("cpu")
 
 
 def by_the_paper(index: int, seed: int) -> bool:
@@ -43,11 +44,11 @@ def test_a_coin_does_not_depend_on_the_others() -> None:
 
 
 def test_what_layers_draw_is_what_torchs_own_seeding_gives() -> None:
-    seed_torch("step", 1, 2)
+    seed_torch(CPU, "step", 1, 2)
     drawn = torch.rand(5)
     torch.manual_seed(key_to_seed("step", 1, 2))
     assert torch.equal(drawn, torch.rand(5))
-    seed_torch("step", 1, 3)
+    seed_torch(CPU, "step", 1, 3)
     assert not torch.equal(drawn, torch.rand(5))
 
 
@@ -57,7 +58,7 @@ def test_seeding_writes_no_stack_down_for_a_gpu_that_is_not_in_use(
 ) -> None:
     written: list[str] = []
     monkeypatch.setattr(traceback, "format_stack", lambda *args: written.append("a stack") or [])
-    seed_torch("step", 1)
+    seed_torch(CPU, "step", 1)
     assert not written
     torch.manual_seed(0)  # as a control: it does
     assert written
@@ -68,6 +69,6 @@ def test_gpu_is_seeded_too() -> None:
     draws = []
     for _ in range(2):
         torch.ones(1, device="cuda")
-        seed_torch("step", 1)
+        seed_torch(torch.device("cuda"), "step", 1)
         draws.append(torch.rand(5, device="cuda"))
     assert torch.equal(*draws)

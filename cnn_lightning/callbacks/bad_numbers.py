@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from cnn_lightning.classifiers.window import ends_step, is_logged
 from cnn_lightning.errors import DamagedFileError, SharedRunError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.runs import RunFolder
@@ -55,9 +56,11 @@ class BadNumbers(L.Callback):
     ) -> None:
         if self._sum is None:
             return
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
-        if trainer.global_step % every == 0 or trainer.is_last_batch:
-            self._check_training(trainer, self._sum, f" in the last {every} steps, found")
+        is_due = ends_step(trainer, batch_idx) and is_logged(trainer, trainer.global_step)
+        if is_due or trainer.is_last_batch:
+            every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
+            since = f"the last {every} steps" if every else "this epoch"
+            self._check_training(trainer, self._sum, f" in {since}, found")
             self._sum = None
 
     @override

@@ -5,6 +5,8 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from cnn_lightning.classifiers.window import is_logged
+
 
 class GradientNorm(L.Callback):
     """Logs `train/gradient_norm`: the L2 norm of all gradients together, before clipping.
@@ -17,8 +19,7 @@ class GradientNorm(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
     ) -> None:
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
-        if (trainer.global_step + 1) % every and not trainer.is_last_batch:
+        if not is_logged(trainer, trainer.global_step + 1) and not trainer.is_last_batch:
             return
         norm = float(get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None]))
         for logger in trainer.loggers:

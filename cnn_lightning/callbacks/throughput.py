@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from typing_extensions import override
 
-from cnn_lightning.classifiers.window import tell
+from cnn_lightning.classifiers.window import ends_step, is_logged, tell
 
 
 class Throughput(L.Callback):
@@ -40,10 +40,11 @@ class Throughput(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._images += len(batch.labels) * trainer.world_size
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
-        if trainer.global_step % every == 0 or trainer.is_last_batch:
-            speed = self._images / max(time.monotonic() - self._since, 1e-9)
+        self._images += batch.labels.shape[0]
+        is_due = ends_step(trainer, batch_idx) and is_logged(trainer, trainer.global_step)
+        if is_due or trainer.is_last_batch:
+            images = self._images * trainer.world_size
+            speed = images / max(time.monotonic() - self._since, 1e-9)
             tell(trainer, {"images_per_second": speed})
             for logger in trainer.loggers:
                 logger.log_metrics({"images_per_second": speed}, trainer.global_step - 1)

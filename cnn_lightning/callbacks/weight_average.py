@@ -44,6 +44,8 @@ class WeightAverage(WeightAveraging):
         self.every_n_steps = every_n_steps
         self.start_step = start_step
         self._is_swapped = False
+        if not decay:
+            self.on_train_batch_end = None  # type: ignore[method-assign, assignment]  # passed over
 
     @override
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

@@ -22,7 +22,7 @@ from cnn_lightning.classifiers.losses import check_smoothing, training_loss
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.classifiers.whitening import fit_whitening
-from cnn_lightning.classifiers.window import TrainingWindow, tell
+from cnn_lightning.classifiers.window import TrainingWindow, ends_step, is_logged, tell
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_square, load_images
@@ -126,6 +126,7 @@ class ImageClassifier(LeanModule):
         initial = weighting.initial_weights(class_weights, self.num_classes)
         self.register_buffer("loss_weights", initial, persistent=False)
         self._window = TrainingWindow()
+        self._run_seed = 0
         self.val_metrics = EvaluationMetrics(self.num_classes)
         self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
 
@@ -142,7 +143,8 @@ class ImageClassifier(LeanModule):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.network(images))
+        logits: Tensor = self.network(images)
+        return logits
 
     @override
     def train(self, mode: bool = True) -> "ImageClassifier":  # torch's
@@ -155,6 +157,7 @@ class ImageClassifier(LeanModule):
     @override
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        self._run_seed = run_seed()
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.adapt_to(data)
@@ -209,9 +212,8 @@ class ImageClassifier(LeanModule):
 
     def logits(self, batch: ImageBatch) -> Tensor:
         """Logits N×K of a batch of prepared images, or of cached features of the backbone."""
-        if batch.is_features:
-            return cast(Tensor, self.network.head(batch.images))
-        return cast(Tensor, self(batch.images))
+        logits: Tensor = (self.network.head if batch.is_features else self)(batch.images)
+        return logits
 
     def test_logits(self, images: Tensor) -> Tensor:
         """Logits N×K of prepared images, averaged over the views of `test_augment`."""
@@ -220,7 +222,9 @@ class ImageClassifier(LeanModule):
     @override
     def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
         # what dropout and the like draw depends on the place alone, so a resumed run draws the same
-        seed_torch("step", run_seed(), self.current_epoch, batch_idx, self.global_rank)
+        trainer = self.trainer
+        place = (self._run_seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        seed_torch(self.device, "step", *place)
 
     @override
     @remembering_signature
@@ -241,17 +245,10 @@ class ImageClassifier(LeanModule):
         # of a mixed image, the class with the largest share counts as its own
         labels = batch.labels if batch.targets is None else batch.targets.argmax(1)
         self._window.add(loss, logits.detach().argmax(1), labels)
-        if self._logs_now(batch_idx):
-            self._log_window(self.trainer.global_step)
+        trainer = self.trainer
+        if ends_step(trainer, batch_idx) and is_logged(trainer, trainer.global_step + 1):
+            self._log_window(trainer.global_step)
         return loss
-
-    def _logs_now(self, batch_idx: int) -> bool:
-        """Whether the optimizer steps after this batch and the step is one that is logged."""
-        every = self.trainer.accumulate_grad_batches
-        is_last = batch_idx + 1 == self.trainer.num_training_batches
-        steps = (batch_idx + 1) % every == 0 or is_last
-        log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
-        return steps and log_every > 0 and (self.trainer.global_step + 1) % log_every == 0
 
     def _log_window(self, step: int) -> None:
         """Log the means over all images since the last logging.

@@ -95,6 +95,24 @@ class TrainingWindow:
         self._unread, self._num_unread = [], 0
 
 
+def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether the optimizer steps after a batch, and not only gathers gradients."""
+    batches = batch_idx + 1
+    is_whole = batches % trainer.accumulate_grad_batches == 0
+    return is_whole or batches == trainer.num_training_batches
+
+
+def is_logged(trainer: L.Trainer, steps: int) -> bool:
+    """Whether an optimizer step is one that is logged.
+
+    Args:
+        trainer: Says how often; 0 = only at an epoch's end, which is for its callers to see to.
+        steps: How many steps there are with it.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
+    return every > 0 and steps % every == 0
+
+
 def tell(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
     """Put numbers of training where progress bars and callbacks look, from now to the next time.
 

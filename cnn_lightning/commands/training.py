@@ -43,6 +43,8 @@ from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
 from cnn_lightning.commands.thrift import (
+    FilledHooks,
+    LeanTrainer,
     NoProfiler,
     skip_clipping,
     skip_empty_hooks,
@@ -118,6 +120,7 @@ class TrainingCLI(LightningCLI):
             ImageClassifier,
             ImageDataModule,
             save_config_callback=None,
+            trainer_class=LeanTrainer,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=DEFAULT_SEED,
             subclass_mode_model=True,
@@ -220,7 +223,7 @@ class TrainingCLI(LightningCLI):
             kwargs["profiler"] = NoProfiler()
         trainer = super().instantiate_trainer(**kwargs)
         skip_clipping(trainer, self.model)
-        skip_empty_hooks([self.model, *trainer.callbacks])  # type: ignore[attr-defined]  # Lightning's
+        skip_empty_hooks(self.model)
         self._set_folder(trainer, folder)
         if trainer.world_size > 1:
             same = callbacks.SameFolder(folder, partial(self._set_folder, trainer))
@@ -241,7 +244,8 @@ class TrainingCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         tf32 = self.config[subcommand].tf32
         device = self.trainer.strategy.root_device
-        with float32_products(device, tf32=tf32), startup_set_aside():
+        hooks = FilledHooks(self.trainer)
+        with float32_products(device, tf32=tf32), startup_set_aside(), hooks.in_place():
             super()._run_subcommand(subcommand)
 
     def _backend(self) -> str | None:

@@ -1,59 +1,154 @@
 """Saving time at a step takes nothing away that does something."""
 
 import gc
-from types import SimpleNamespace
+import logging
 
 import lightning as L
 import pytest
-from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 from lightning.pytorch.trainer import call
+from lightning.pytorch.trainer.states import RunningStage
 
 from cnn_lightning.commands.thrift import (
+    FilledHooks,
+    LeanTrainer,
     NoProfiler,
     skip_clipping,
     skip_empty_hooks,
     startup_set_aside,
 )
 
+HOOKS = {  # of a step, and how many arguments they have
+    "on_train_batch_start": 2,
+    "on_before_zero_grad": 1,
+    "on_before_backward": 1,
+    "on_after_backward": 0,
+    "on_before_optimizer_step": 1,
+    "on_train_batch_end": 3,
+}
 
-class Counting(L.Callback):
-    def __init__(self) -> None:
-        self.called = 0
 
-    def on_train_batch_end(self, *args: object) -> None:
-        self.called += 1
+class Noting(L.Callback):
+    """Notes the hooks it is called in, and what Lightning then takes for the current one."""
+
+    def __init__(self, notes: list[tuple[object, ...]]) -> None:
+        self.notes = notes
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *args: int) -> None:
+        self.notes.append(("end", self, module._current_fx_name, *args))
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.notes.append(("start", self, module._current_fx_name))
 
 
-class Child(Counting):
+class Child(Noting):
     pass
 
 
-@pytest.mark.parametrize("kind", [Counting, Child])
-def test_hooks_that_are_filled_are_called_and_others_passed_over(kind: type[Counting]) -> None:
-    callback, profiler = kind(), NoProfiler()
+class Silent(Noting):
+    on_train_batch_end = None  # type: ignore[assignment]  # Lightning passes over it
+
+
+def make_trainer(callbacks: list[L.Callback], profiler: object = None) -> L.Trainer:
+    trainer = LeanTrainer(
+        callbacks=callbacks,
+        profiler=profiler or NoProfiler(),  # type: ignore[arg-type]
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.strategy.connect(L.LightningModule())
+    trainer.lightning_module._current_fx_name = "what was before"
+    return trainer
+
+
+def walk(trainer: L.Trainer) -> None:
+    for hook, count in {**HOOKS, "on_train_start": 0}.items():
+        call._call_callback_hooks(trainer, hook, *range(count))
+        assert trainer.lightning_module._current_fx_name == "what was before"
+
+
+def test_hooks_that_are_filled_are_called_as_lightning_does_it() -> None:
+    notes: list[tuple[object, ...]] = []
+    instance = LambdaCallback(on_train_batch_end=lambda *args: notes.append(("lambda", *args[2:])))
+    callbacks = [Noting(notes), L.Callback(), Child(notes), Silent(notes), instance]
+    trainer = make_trainer(callbacks)
+    walk(trainer)
+    wanted, own = list(notes), call._call_callback_hooks
+    assert len(wanted) == 6
+    with FilledHooks(trainer).in_place():
+        assert call._call_callback_hooks is not own
+        for _ in range(2):
+            notes.clear()
+            walk(trainer)
+            assert notes == wanted
+        added = Noting(notes)
+        trainer.callbacks.append(added)  # type: ignore[attr-defined]
+        notes.clear()
+        walk(trainer)
+        assert notes[:4] == [*wanted[:3], ("end", added, "on_train_batch_end", 0, 1, 2)]
+        notes.clear()
+        walk(make_trainer(callbacks))  # another Trainer meanwhile
+        assert notes == wanted
+    assert call._call_callback_hooks is own
+
+
+def test_callbacks_that_have_nothing_at_a_step_are_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[str] = []
-    profile = profiler.profile
 
-    def noting(name: str) -> object:
-        asked.append(name)
-        return profile(name)
+    class Watched(L.Callback):
+        def __getattribute__(self, name: str) -> object:
+            asked.extend([name] if name in HOOKS else [])
+            return super().__getattribute__(name)
 
-    profiler.profile = noting  # type: ignore[method-assign, assignment]
-    trainer = SimpleNamespace(lightning_module=None, callbacks=[callback], profiler=profiler)
+    trainer = make_trainer([Watched()])
+    walk(trainer)
+    assert asked == list(HOOKS)  # as a control: Lightning itself asks
+    with FilledHooks(trainer).in_place():
+        walk(trainer)
+        asked.clear()
+        walk(trainer)
+    assert not asked
 
-    def walk() -> None:
-        for hook in ("on_train_batch_start", "on_before_backward", "on_train_batch_end"):
-            call._call_callback_hooks(trainer, hook, None, None, None)  # type: ignore[arg-type]
 
-    with pytest.MonkeyPatch.context() as patch:  # the hooks as Lightning has them, as a control
-        patch.setattr(L.Callback, "on_before_backward", lambda *args: None)
-        patch.setattr(L.Callback, "on_train_batch_start", lambda *args: None)
-        walk()
-    assert (len(asked), callback.called) == (3, 1)
-    skip_empty_hooks([callback])
-    walk()
-    assert (len(asked), callback.called) == (4, 2)
-    callback.on_train_start(trainer, None)  # type: ignore[arg-type]  # what is not of a step stays
+@pytest.mark.parametrize("why", ["profiler", "log", "another Lightning"])
+def test_lightnings_own_way_stays_where_it_is_needed(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer([], SimpleProfiler() if why == "profiler" else None)
+    if why == "log":
+        monkeypatch.setattr(call.log, "level", logging.DEBUG)
+        call.log.manager._clear_cache()  # type: ignore[attr-defined]  # of who is enabled
+    if why == "another Lightning":
+        monkeypatch.delattr(call, "_call_callback_hooks")
+    before = dict(vars(call))
+    with FilledHooks(trainer).in_place():
+        assert dict(vars(call)) == before
+    call.log.manager._clear_cache()  # type: ignore[attr-defined]
+
+
+def test_a_failing_hook_leaves_lightning_as_it_was() -> None:
+    trainer, own = make_trainer([]), call._call_callback_hooks
+    with pytest.raises(KeyError), FilledHooks(trainer).in_place():
+        raise KeyError
+    assert call._call_callback_hooks is own
+
+
+def test_the_trainer_answers_as_lightnings_does() -> None:
+    trainer = make_trainer([])
+    assert trainer.strategy is trainer._accelerator_connector.strategy
+    for stage in (None, *RunningStage):
+        trainer.state.stage = stage
+        assert trainer.training == L.Trainer.training.fget(trainer)  # type: ignore[attr-defined]
+    trainer.training = True
+    assert trainer.state.stage is RunningStage.TRAINING
+    trainer.training = False
+    assert trainer.state.stage is None
 
 
 def test_the_profiler_that_measures_nothing_is_one_that_lightning_takes() -> None:
@@ -71,7 +166,7 @@ def test_a_module_keeps_the_hooks_that_it_fills() -> None:
             pass
 
     module = Module()
-    skip_empty_hooks([module])
+    skip_empty_hooks(module)
     assert callable(module.on_after_backward)
     assert module.on_before_backward is None
     assert callable(module.on_train_epoch_end)  # what is not of a step stays

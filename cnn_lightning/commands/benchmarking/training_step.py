@@ -11,7 +11,6 @@ from cnn_lightning.commands.arguments import Start
 from cnn_lightning.commands.benchmarking.bare_loop import BareLoop, find_autocast
 from cnn_lightning.commands.benchmarking.report import Measurement
 from cnn_lightning.commands.benchmarking.timing import clock
-from cnn_lightning.commands.thrift import skip_empty_hooks
 from cnn_lightning.commands.training import TrainingCLI
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
@@ -65,7 +64,6 @@ class MeasuredCLI(TrainingCLI):
                 "give --trainer.devices 1",
             )
         find_autocast(trainer.precision)  # a mistake is told before anything is measured
-        skip_empty_hooks(self.watches)
         trainer.callbacks[:0] = self.watches  # type: ignore[attr-defined]  # Lightning's own
         return trainer
 

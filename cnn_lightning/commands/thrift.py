@@ -58,42 +58,49 @@ class LeanTrainer(Trainer):
         Trainer.training.fset(self, value)  # type: ignore[attr-defined]  # a property
 
 
-class FilledHooks:
-    """Calls the hooks of a step on those callbacks alone that fill them.
+class StepHooks:
+    """Lightning's ways of calling hooks, without what does nothing in them.
 
-    Lightning goes through all callbacks at each of six hooks, and most of them have nothing there.
+    At each of six hooks of a step Lightning goes through all callbacks, most of which have nothing
+    there; here those alone are called that fill it. And each time it tells its log and its
+    profiler, which is skipped where nobody listens.
 
     Args:
-        trainer: Whose callbacks; they may change as it runs, what each of them fills may not.
+        trainer: Whose hooks; its callbacks may change as it runs, what each of them fills may not.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._callbacks: list[Callback] = []
         self._filled: dict[str, list[Callable[..., None]]] = {}
-        self._call_all: Callable[..., None] = getattr(call, "_call_callback_hooks", self)
+        self._replaced: dict[str, Callable[..., Any]] = {}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Take the place of Lightning's own way, unless a profiler or its log is to see all.
+        """Take the place of Lightning's ways, unless its profiler measures or its log is read.
 
-        Nothing changes with a Lightning that goes another way.
+        Nothing changes with a Lightning that has other ways.
         """
         profiler = self._trainer.profiler  # type: ignore[attr-defined]  # Lightning's own
-        is_watched = not isinstance(profiler, NoProfiler) or call.log.isEnabledFor(logging.DEBUG)
-        if is_watched or self._call_all is self:
+        own = {
+            "_call_callback_hooks": self._call_callbacks,
+            "_call_lightning_module_hook": self._call_module,
+            "_call_strategy_hook": self._call_strategy,
+        }
+        self._replaced = {name: vars(call)[name] for name in own if name in vars(call)}
+        is_heard = not isinstance(profiler, NoProfiler) or call.log.isEnabledFor(logging.DEBUG)
+        if is_heard or self._replaced.keys() != own.keys():
             yield
             return
-        call._call_callback_hooks = self
+        vars(call).update(own)
         try:
             yield
         finally:
-            call._call_callback_hooks = self._call_all
+            vars(call).update(self._replaced)
 
-    def __call__(self, trainer: Trainer, hook_name: str, *args: Any, **kwargs: Any) -> None:
-        """As Lightning's `_call_callback_hooks`."""
+    def _call_callbacks(self, trainer: Trainer, hook_name: str, *args: Any, **kwargs: Any) -> None:
         if hook_name not in _HOOKS or trainer is not self._trainer:
-            self._call_all(trainer, hook_name, *args, **kwargs)
+            self._replaced["_call_callback_hooks"](trainer, hook_name, *args, **kwargs)
             return
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's own
         if self._callbacks != callbacks:
@@ -112,6 +119,38 @@ class FilledHooks:
             name: [getattr(one, name) for one in callbacks if _fills(one, name, Callback)]
             for name in _HOOKS
         }
+
+    def _call_module(
+        self,
+        trainer: Trainer,
+        hook_name: str,
+        *args: Any,
+        pl_module: LightningModule | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if trainer is not self._trainer:
+            whole = self._replaced["_call_lightning_module_hook"]
+            return whole(trainer, hook_name, *args, pl_module=pl_module, **kwargs)
+        module = pl_module or trainer.lightning_module
+        return _call_hook(module, getattr(module, hook_name), hook_name, args, kwargs)
+
+    def _call_strategy(self, trainer: Trainer, hook_name: str, *args: Any, **kwargs: Any) -> Any:
+        if trainer is not self._trainer:
+            return self._replaced["_call_strategy_hook"](trainer, hook_name, *args, **kwargs)
+        hook = getattr(trainer.strategy, hook_name)
+        return _call_hook(trainer.lightning_module, hook, hook_name, args, kwargs)
+
+
+def _call_hook(
+    module: LightningModule, hook: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Call a hook, which the module then knows to be the current one."""
+    if not callable(hook):
+        return None
+    before, module._current_fx_name = module._current_fx_name, name
+    result = hook(*args, **kwargs)
+    module._current_fx_name = before
+    return result
 
 
 def skip_empty_hooks(module: LightningModule) -> None:

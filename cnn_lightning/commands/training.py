@@ -43,9 +43,9 @@ from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
 from cnn_lightning.commands.thrift import (
-    FilledHooks,
     LeanTrainer,
     NoProfiler,
+    StepHooks,
     skip_clipping,
     skip_empty_hooks,
     startup_set_aside,
@@ -244,7 +244,7 @@ class TrainingCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         tf32 = self.config[subcommand].tf32
         device = self.trainer.strategy.root_device
-        hooks = FilledHooks(self.trainer)
+        hooks = StepHooks(self.trainer)
         with float32_products(device, tf32=tf32), startup_set_aside(), hooks.in_place():
             super()._run_subcommand(subcommand)
 

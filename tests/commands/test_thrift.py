@@ -11,9 +11,9 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import RunningStage
 
 from cnn_lightning.commands.thrift import (
-    FilledHooks,
     LeanTrainer,
     NoProfiler,
+    StepHooks,
     skip_clipping,
     skip_empty_hooks,
     startup_set_aside,
@@ -29,10 +29,13 @@ HOOKS = {  # of a step, and how many arguments they have
 }
 
 
+Note = tuple[object, ...]
+
+
 class Noting(L.Callback):
     """Notes the hooks it is called in, and what Lightning then takes for the current one."""
 
-    def __init__(self, notes: list[tuple[object, ...]]) -> None:
+    def __init__(self, notes: list[Note]) -> None:
         self.notes = notes
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *args: int) -> None:
@@ -40,6 +43,27 @@ class Noting(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.notes.append(("start", self, module._current_fx_name))
+
+
+class Module(L.LightningModule):
+    """Notes as well, and has no hook where a step of it has nothing to do."""
+
+    on_before_backward = None  # type: ignore[assignment]  # Lightning passes over it
+
+    def __init__(self, notes: list[Note]) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def on_after_backward(self) -> None:
+        self.notes.append(("after", self._current_fx_name))
+
+    def on_train_batch_start(self, batch: int, batch_idx: int) -> int:
+        self.notes.append(("start", self._current_fx_name, batch, batch_idx))
+        return -1
+
+    def training_step(self, batch: int, batch_idx: int) -> int:
+        self.notes.append(("step", self._current_fx_name, batch, batch_idx))
+        return batch + batch_idx
 
 
 class Child(Noting):
@@ -50,7 +74,9 @@ class Silent(Noting):
     on_train_batch_end = None  # type: ignore[assignment]  # Lightning passes over it
 
 
-def make_trainer(callbacks: list[L.Callback], profiler: object = None) -> L.Trainer:
+def make_trainer(
+    callbacks: list[L.Callback], profiler: object = None, notes: list[Note] | None = None
+) -> L.Trainer:
     trainer = LeanTrainer(
         callbacks=callbacks,
         profiler=profiler or NoProfiler(),  # type: ignore[arg-type]
@@ -60,45 +86,58 @@ def make_trainer(callbacks: list[L.Callback], profiler: object = None) -> L.Trai
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.strategy.connect(L.LightningModule())
-    trainer.lightning_module._current_fx_name = "what was before"
+    module = Module([] if notes is None else notes)
+    trainer.strategy.connect(module)
+    module._current_fx_name = "what was before"
     return trainer
 
 
-def walk(trainer: L.Trainer) -> None:
+def walk(trainer: L.Trainer) -> list[object]:
+    """Call hooks of all kinds as Lightning does; returns what they give."""
+    given: list[object] = []
     for hook, count in {**HOOKS, "on_train_start": 0}.items():
         call._call_callback_hooks(trainer, hook, *range(count))
         assert trainer.lightning_module._current_fx_name == "what was before"
+    for hook, args in (("on_train_batch_start", (1, 2)), ("on_after_backward", ())):
+        given.append(call._call_lightning_module_hook(trainer, hook, *args))
+    given.append(call._call_lightning_module_hook(trainer, "on_before_backward", 1))
+    other = Module(trainer.lightning_module.notes)
+    given.append(call._call_lightning_module_hook(trainer, "training_step", 7, 0, pl_module=other))
+    given.append(call._call_strategy_hook(trainer, "training_step", 3, batch_idx=4))
+    assert trainer.lightning_module._current_fx_name == "what was before"
+    return given
 
 
-def test_hooks_that_are_filled_are_called_as_lightning_does_it() -> None:
-    notes: list[tuple[object, ...]] = []
+def test_hooks_are_called_as_lightning_does_it() -> None:
+    notes: list[Note] = []
     instance = LambdaCallback(on_train_batch_end=lambda *args: notes.append(("lambda", *args[2:])))
     callbacks = [Noting(notes), L.Callback(), Child(notes), Silent(notes), instance]
-    trainer = make_trainer(callbacks)
-    walk(trainer)
-    wanted, own = list(notes), call._call_callback_hooks
-    assert len(wanted) == 6
-    with FilledHooks(trainer).in_place():
-        assert call._call_callback_hooks is not own
+    trainer = make_trainer(callbacks, notes=notes)
+    given, before = walk(trainer), dict(vars(call))
+    wanted = list(notes)
+    assert given == [-1, None, None, 7, 7]
+    assert len(wanted) == 10
+    with StepHooks(trainer).in_place():
+        assert dict(vars(call)) != before
         for _ in range(2):
             notes.clear()
-            walk(trainer)
+            assert walk(trainer) == given
             assert notes == wanted
         added = Noting(notes)
         trainer.callbacks.append(added)  # type: ignore[attr-defined]
         notes.clear()
         walk(trainer)
         assert notes[:4] == [*wanted[:3], ("end", added, "on_train_batch_end", 0, 1, 2)]
+        other = make_trainer(callbacks, profiler := SimpleProfiler(), notes)  # meanwhile
         notes.clear()
-        walk(make_trainer(callbacks))  # another Trainer meanwhile
+        assert walk(other) == given
         assert notes == wanted
-    assert call._call_callback_hooks is own
+        kinds = {action.partition("]")[0] for action in profiler.recorded_durations}
+        assert kinds == {"[Callback", "[LightningModule", "[Strategy"}
+    assert dict(vars(call)) == before
 
 
-def test_callbacks_that_have_nothing_at_a_step_are_not_asked_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_callbacks_that_have_nothing_at_a_step_are_not_asked_again() -> None:
     asked: list[str] = []
 
     class Watched(L.Callback):
@@ -109,7 +148,7 @@ def test_callbacks_that_have_nothing_at_a_step_are_not_asked_again(
     trainer = make_trainer([Watched()])
     walk(trainer)
     assert asked == list(HOOKS)  # as a control: Lightning itself asks
-    with FilledHooks(trainer).in_place():
+    with StepHooks(trainer).in_place():
         walk(trainer)
         asked.clear()
         walk(trainer)
@@ -125,18 +164,18 @@ def test_lightnings_own_way_stays_where_it_is_needed(
         monkeypatch.setattr(call.log, "level", logging.DEBUG)
         call.log.manager._clear_cache()  # type: ignore[attr-defined]  # of who is enabled
     if why == "another Lightning":
-        monkeypatch.delattr(call, "_call_callback_hooks")
+        monkeypatch.delattr(call, "_call_strategy_hook")
     before = dict(vars(call))
-    with FilledHooks(trainer).in_place():
+    with StepHooks(trainer).in_place():
         assert dict(vars(call)) == before
     call.log.manager._clear_cache()  # type: ignore[attr-defined]
 
 
 def test_a_failing_hook_leaves_lightning_as_it_was() -> None:
-    trainer, own = make_trainer([]), call._call_callback_hooks
-    with pytest.raises(KeyError), FilledHooks(trainer).in_place():
+    trainer, before = make_trainer([]), dict(vars(call))
+    with pytest.raises(KeyError), StepHooks(trainer).in_place():
         raise KeyError
-    assert call._call_callback_hooks is own
+    assert dict(vars(call)) == before
 
 
 def test_the_trainer_answers_as_lightnings_does() -> None:

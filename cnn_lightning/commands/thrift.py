@@ -41,7 +41,7 @@ class NoProfiler(PassThroughProfiler):
 
 
 class LeanTrainer(Trainer):
-    """Lightning's Trainer, which answers at once what Lightning asks it a hundred times a step."""
+    """Lightning's Trainer, with less to look up at every step."""
 
     @cached_property
     def strategy(self) -> Strategy:

@@ -100,7 +100,7 @@ def test_training_uses_the_smoothed_loss_of_every_head(make: object) -> None:
     L.seed_everything(0, verbose=False)
     classifier = make(10, label_smoothing=0.2)  # type: ignore[operator]
     classifier._trainer = SimpleNamespace(
-        accumulate_grad_batches=1, num_training_batches=9, log_every_n_steps=0
+        accumulate_grad_batches=1, num_training_batches=9, log_every_n_steps=0, global_step=0
     )
     classifier.eval()  # no dropout between the two passes
     batch = SimpleNamespace(
@@ -120,7 +120,7 @@ def test_training_uses_the_smoothed_loss_of_every_head(make: object) -> None:
 def test_a_mixed_image_counts_as_the_class_with_the_larger_share() -> None:
     classifier = LeNet(10)
     classifier._trainer = SimpleNamespace(
-        accumulate_grad_batches=1, num_training_batches=9, log_every_n_steps=0
+        accumulate_grad_batches=1, num_training_batches=9, log_every_n_steps=0, global_step=0
     )
     images = torch.rand(4, 3, 32, 32)
     found = classifier(images).argmax(1)

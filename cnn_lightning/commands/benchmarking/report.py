@@ -42,9 +42,15 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
-        """The median over the reference's median; `None` without a reference."""
+        """The median of `ratios`, which a drift of the machine does not move.
+
+        The median over the reference's median if the two did not take turns; `None` without a
+        reference.
+        """
         if not self.reference_values:
             return None
+        if self.ratios:
+            return statistics.median(self.ratios)
         return self.median / statistics.median(self.reference_values)
 
     @property

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
+from cnn_lightning.classifiers.window import ends_step
 from cnn_lightning.errors import Interrupted
 from cnn_lightning.runs import RunFolder
 
@@ -120,7 +121,7 @@ class LastCheckpoint(Checkpoint):
         # Lightning would skip the validation that follows when resumed from here; wait for it
         if trainer.is_last_batch or self._validates_next(trainer, batch_idx):
             return
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not ends_step(trainer, batch_idx):
             return  # gradients in hand are in no checkpoint
         heard = self._heard(trainer)
         if heard or self._is_due(trainer):

@@ -96,7 +96,12 @@ class TrainingWindow:
 
 
 def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
-    """Whether the optimizer steps after a batch, and not only gathers gradients."""
+    """Whether the optimizer steps after a batch, and does not only gather gradients.
+
+    Args:
+        trainer: Says how many batches a step has, and an epoch.
+        batch_idx: Which batch of the epoch, counted from 0.
+    """
     batches = batch_idx + 1
     is_whole = batches % trainer.accumulate_grad_batches == 0
     return is_whole or batches == trainer.num_training_batches

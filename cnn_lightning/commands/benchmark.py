@@ -44,7 +44,7 @@ def main(command: str, argv: list[str]) -> int:
     silence()
     with plain_errors(command), tempfile.TemporaryDirectory(prefix="cnn-lightning-") as folder:
         measured, remarks, facts = _measure(parts, own, [*rest, "--log_dir", folder])
-    title = f"{_name(rest)}: medians of {own.repeats}, the ratio is the result"
+    title = f"{_name(rest)}: medians over {own.repeats} repeats, the ratio is the result"
     is_terminal = sys.stdout.isatty()
     Console(width=None if is_terminal else 160).print(tabulate(measured, title))
     for remark in remarks:
@@ -77,6 +77,12 @@ def _make_parser(command: str) -> Parser:
         "--steps", type=int, default=0, help="batches of an epoch; 0 (default) takes all"
     )
     parser.add_argument(
+        "--turn",
+        type=int,
+        default=0,
+        help="training steps before it is the bare loop's turn; 0 (default) takes epochs",
+    )
+    parser.add_argument(
         "--workers", type=int, default=2, help="processes of torchvision's loader (default: 2)"
     )
     return parser
@@ -87,7 +93,7 @@ def _check(own: Namespace, rest: Sequence[str]) -> list[str]:
     for part in parts:
         if part not in PARTS:
             raise UserError(f"--parts: there is no part {part!r}", f"use some of {','.join(PARTS)}")
-    for name, least in (("repeats", 1), ("steps", 0), ("workers", 0)):
+    for name, least in (("repeats", 1), ("steps", 0), ("turn", 0), ("workers", 0)):
         if getattr(own, name) < least:
             raise UserError(f"--{name} is {getattr(own, name)}", f"give at least {least}")
     if own.output is not None and own.output.suffix != ".json":
@@ -128,7 +134,7 @@ def _measure(
     epochs = ["--trainer.max_epochs", str(own.repeats + 1)]
     if "step" in parts:
         say("training step")
-        race = Race()
+        race = Race(own.turn)
         MeasuredCLI(read_start("fit", [*limited, *epochs]), [race])
         measured += race.measurements()
         facts["training"] = race.facts

@@ -94,11 +94,24 @@ def test_ratio_is_that_of_neighbours_in_time() -> None:
 
 
 @pytest.mark.parametrize(
+    ("repeats", "ranks"),
+    # ranks of the published table for a median at 95 % confidence, counted from 1
+    [(5, None), (6, (1, 6)), (10, (2, 9)), (20, (6, 15)), (50, (18, 33)), (100, (40, 61))],
+)
+def test_interval_is_the_one_of_ordered_values(repeats: int, ranks: tuple[int, int] | None) -> None:
+    values = [float(rank) for rank in range(repeats, 0, -1)]
+    found = Measurement("step", "x", "s", values, "y", [1.0] * repeats)
+    assert found.interval == ranks
+    assert Measurement("step", "x", "s", values).interval is None
+
+
+@pytest.mark.parametrize(
     ("argv", "told"),
     [
         (["--parts=speed"], "no part 'speed'"),
         (["--repeats=0"], "--repeats is 0"),
         (["--steps=many"], "--steps"),
+        (["--turn=-1"], "--turn is -1"),
         (["--output=x.txt"], "x.txt is no JSON file"),
         (["--ckpt_path=last"], "leave --ckpt_path out"),
         (["--trainer.max_epoch=3"], "max_epoch"),

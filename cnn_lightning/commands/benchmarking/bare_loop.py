@@ -1,5 +1,6 @@
 """Training as one would write it by hand: the reference for the speed of the Trainer."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
 from itertools import islice
@@ -55,24 +56,35 @@ class BareLoop:
         self.autocast = find_autocast(trainer.precision)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.autocast == torch.float16)
 
-    def train_epoch(self, epoch: int) -> int:
-        """Run one epoch, counted from 0; how many images were trained on."""
+    def train_epoch(self, epoch: int, turn: int = 0) -> Iterator[int]:
+        """Run one epoch, a turn of it whenever the next value is asked for.
+
+        Args:
+            epoch: Counted from 0.
+            turn: Steps of a turn; 0 takes the whole epoch.
+
+        Yields:
+            How many images the turn trained on.
+        """
         num_images = 0
         batches = islice(self.data.training_loader(epoch), self.num_batches)
-        for number, read in enumerate(batches):
-            batch = self.data.prepare_training(read.to(self.device), epoch, number)
+        for number, read in enumerate(batches, 1):
+            batch = self.data.prepare_training(read.to(self.device), epoch, number - 1)
             with self._autocast():
                 loss = self._loss(batch)
-            if number % self.accumulated == 0:
+            if (number - 1) % self.accumulated == 0:
                 self.optimizer.zero_grad()
             share = loss / self.accumulated if self.accumulated > 1 else loss
             torch.autograd.backward(self.scaler.scale(share))
-            if (number + 1) % self.accumulated == 0 or number + 1 == self.num_batches:
+            is_last = number == self.num_batches
+            if number % self.accumulated == 0 or is_last:
                 self._step()
+            if is_last and not self.by_step:
+                self.schedule.step()
             num_images += len(batch.labels)
-        if not self.by_step:
-            self.schedule.step()
-        return num_images
+            if is_last or (turn and number % turn == 0):
+                yield num_images
+                num_images = 0
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         if self.autocast is None:

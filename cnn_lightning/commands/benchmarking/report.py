@@ -1,5 +1,6 @@
 """Figures of a benchmark: medians, ratios, a table to read and values for JSON."""
 
+import math
 import os
 import platform
 import statistics
@@ -12,6 +13,7 @@ import torch
 from rich.table import Table
 
 _PACKAGES = ("cnn-lightning", "torch", "torchvision", "lightning", "numpy", "pillow")
+_RATIOS = ("ratio", "95 %", "least–greatest")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,22 @@ class Measurement:
             return []
         return [a / b for a, b in zip(self.values, self.reference_values, strict=True)]
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the ratio lies with 95 % confidence, whatever the turns' distribution.
+
+        Two of the ratios, counted from either end so that a median lies between them at least so
+        often (Conover, Practical Nonparametric Statistics, 3rd ed., 1999, section 3.2); `None` for
+        fewer than six.
+        """
+        ratios, cut, outside = sorted(self.ratios), 0, 0.0
+        for count in range(len(ratios) // 2):
+            outside += 2 * math.comb(len(ratios), count) / 2 ** len(ratios)
+            if outside > 0.05:
+                break
+            cut = count + 1
+        return (ratios[cut - 1], ratios[-cut]) if cut else None
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         entry: dict[str, Any] = {
@@ -76,24 +94,26 @@ class Measurement:
                 "median": statistics.median(self.reference_values),
             }
             entry["ratio"] = self.ratio
+            entry["interval"] = self.interval
             entry["ratios"] = self.ratios
         return entry
 
 
 def tabulate(measurements: Sequence[Measurement], title: str) -> Table:
-    """A row per measurement: median, reference, ratio, and the least and greatest ratio."""
+    """A row per measurement: median, reference, ratio, its interval, least and greatest ratio."""
     table = Table(title=title, title_justify="left")
-    for name in ("part", "measured", "median", "reference", "median", "ratio", "least–greatest"):
-        is_number = name in ("median", "ratio", "least–greatest")
+    for name in ("part", "measured", "median", "reference", "median", *_RATIOS):
+        is_number = name in ("median", *_RATIOS)
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for one in measurements:
         ratio = "" if one.ratio is None else _spell(one.ratio)
+        sure = "–".join(map(_spell, one.interval or ()))
         ends = f"{_spell(min(one.ratios))}–{_spell(max(one.ratios))}" if one.ratios else ""
         reference = ""
         if one.reference_values:
             reference = f"{_spell(statistics.median(one.reference_values))} {one.unit}"
         mine = f"{_spell(one.median)} {one.unit}"
-        table.add_row(one.part, one.what, mine, one.reference, reference, ratio, ends)
+        table.add_row(one.part, one.what, mine, one.reference, reference, ratio, sure, ends)
     return table
 
 

@@ -1,6 +1,6 @@
-"""The Trainer with all that `fit` puts into it, raced against a bare loop epoch by epoch."""
+"""The Trainer with all that `fit` puts into it, raced against a bare loop by turns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -78,22 +78,29 @@ class MeasuredCLI(TrainingCLI):
 
 
 class Race(Callback):
-    """Runs a bare loop for an epoch before or after each of the Trainer's, by turns.
+    """Runs a bare loop for a turn before or after each of the Trainer's.
 
-    An epoch of the Trainer counts from its start to the beginning of its validation, so with all
-    that callbacks and loggers do at a step. What comes then, up to the next epoch, is timed by
+    The Trainer's turns count all that callbacks and loggers do at a step, and fill its epochs from
+    their start to the beginning of validation. What comes then, up to the next epoch, is timed by
     itself. The first epoch of both warms up.
+
+    Args:
+        turn: Steps of a turn; 0 takes whole epochs. The shorter, the less a machine that slows
+            down comes between the two; on a GPU each turn ends with a wait for the device.
 
     Attributes:
         loop: The bare loop, once training has begun.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turn: int = 0) -> None:
         self.loop: BareLoop | None = None
+        self._turn = turn
+        self._turns: Iterator[int] = iter(())
         self._trainer_s: list[float] = []
         self._bare_s: list[float] = []
+        self._num_images: list[int] = []
+        self._epoch_s: list[float] = []
         self._end_s: list[float] = []
-        self._num_images = 0
         self._facts: dict[str, Any] = {}
         self._began: float | None = None
         self._ended: float | None = None
@@ -104,10 +111,13 @@ class Race(Callback):
         assert isinstance(pl_module, ImageClassifier)  # noqa: S101  # TrainingCLI builds no other
         assert isinstance(data, ImageDataModule)  # noqa: S101
         self.loop = BareLoop(trainer, pl_module, data)
+        if not 0 < self._turn < self.loop.num_batches:
+            self._turn = self.loop.num_batches
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's own
         self._facts = {
             "batch_size": data.batch_size,
             "steps": self.loop.num_batches,
+            "steps_of_a_turn": self._turn,
             "precision": str(trainer.precision),
             "callbacks": [type(one).__name__ for one in callbacks if one is not self],
             "loggers": [type(one).__name__ for one in trainer.loggers],
@@ -115,10 +125,22 @@ class Race(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.loop is not None  # noqa: S101  # since on_train_start
         self._finish_end(trainer)
+        self._turns = self.loop.train_epoch(trainer.current_epoch, self._turn)
+        self._epoch_s.append(0.0)
         if trainer.current_epoch % 2:
             self._run_bare(trainer)
         self._began = clock(trainer.strategy.root_device)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx and batch_idx % self._turn == 0:
+            self._stop(trainer)
+            self._run_bare(trainer)
+            self._began = clock(trainer.strategy.root_device)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,6 +163,7 @@ class Race(Callback):
         if self._began is not None:
             self._ended = clock(trainer.strategy.root_device)
             self._trainer_s.append(self._ended - self._began)
+            self._epoch_s[-1] += self._trainer_s[-1]
             self._began = None
 
     def _finish_end(self, trainer: Trainer) -> None:
@@ -149,10 +172,9 @@ class Race(Callback):
             self._ended = None
 
     def _run_bare(self, trainer: Trainer) -> None:
-        assert self.loop is not None  # noqa: S101  # since on_train_start
-        began = clock(self.loop.device)
-        self._num_images = self.loop.train_epoch(trainer.current_epoch)
-        self._bare_s.append(clock(self.loop.device) - began)
+        began = clock(trainer.strategy.root_device)
+        self._num_images.append(next(self._turns))
+        self._bare_s.append(clock(trainer.strategy.root_device) - began)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -160,16 +182,19 @@ class Race(Callback):
         return self._facts
 
     def measurements(self) -> list[Measurement]:
-        """The race, and what the ends of epochs took beside it."""
-        batches = f"batches of {self._facts['batch_size']}, {self._facts['precision']}"
+        """The race, a value per turn, and what the ends of epochs took beside it."""
+        facts = self._facts
+        warm = -(-facts["steps"] // self._turn)  # turns of the first epoch
+        images = self._num_images[warm:]
         return [
             Measurement(
                 "step",
-                f"training through the Trainer, {batches}",
+                f"training through the Trainer, batches of {facts['batch_size']}, "
+                f"{facts['precision']}, turns of {self._turn} steps",
                 "images/s",
-                [self._num_images / one for one in self._trainer_s[1:]],
+                [n / s for n, s in zip(images, self._trainer_s[warm:], strict=True)],
                 "a bare loop",
-                [self._num_images / one for one in self._bare_s[1:]],
+                [n / s for n, s in zip(images, self._bare_s[warm:], strict=True)],
             ),
             Measurement(
                 "step",
@@ -177,6 +202,6 @@ class Race(Callback):
                 "s",
                 self._end_s[1:],
                 "the steps of that epoch",
-                self._trainer_s[1:],
+                self._epoch_s[1:],
             ),
         ]

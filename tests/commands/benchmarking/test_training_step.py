@@ -24,12 +24,14 @@ QUIET = [
 ]
 
 
-def race(log_dir: Path, *more: str, epochs: int = 3) -> tuple[Race, dict[str, Tensor]]:
+def race(
+    log_dir: Path, *more: str, epochs: int = 3, turn: int = 0
+) -> tuple[Race, dict[str, Tensor]]:
     """Run a race; the race, and the Trainer's weights after it."""
     silence()
     argv = [*SHAPES, "--model", "LeNet", *QUIET, "--log_dir", str(log_dir)]
     argv += ["--trainer.max_epochs", str(epochs), *more]
-    found = Race()
+    found = Race(turn)
     cli = MeasuredCLI(read_start("fit", argv), [found])
     return found, cli.model.network.state_dict()
 
@@ -61,6 +63,19 @@ def assert_same(found: Race, weights: dict[str, Tensor]) -> None:
 )
 def test_bare_loop_ends_with_the_weights_of_the_trainer(more: list[str], tmp_path: Path) -> None:
     assert_same(*race(tmp_path, *more))
+
+
+@pytest.mark.parametrize("turn", [1, 4, 50])
+def test_turns_within_an_epoch_change_no_weight(turn: int, tmp_path: Path) -> None:
+    found, weights = race(tmp_path, "--model.schedule_interval", "epoch", turn=turn)
+    assert_same(found, weights)
+    assert found.facts["steps_of_a_turn"] == min(turn, 6)
+    steps, ends = found.measurements()
+    turns = {1: [16] * 5 + [10], 4: [64, 26], 50: [90]}[turn] * 2  # images of both epochs
+    assert len(steps.values) == len(steps.reference_values) == len(turns)
+    taken = [images / speed for images, speed in zip(turns, steps.values, strict=True)]
+    half = len(turns) // 2
+    assert ends.reference_values == pytest.approx([sum(taken[:half]), sum(taken[half:])])
 
 
 def test_auxiliary_heads_are_trained_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 
 # images: what is counted of a layer takes several times the memory of its outputs
-_MAX_AT_ONCE = 125
+_MAX_AT_ONCE = 25
 
 
 class ActivationStatistics(L.Callback):

@@ -106,13 +106,16 @@ def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def describe(trainer: Trainer, *, channels_last: bool, tf32: bool, backend: str | None) -> str:
+def describe(
+    trainer: Trainer, *, channels_last: bool, tf32: bool, keeps_memory: bool, backend: str | None
+) -> str:
     """What a training computes on and how, in one line.
 
     Args:
         trainer: As it was built.
         channels_last: The layout of the network.
         tf32: Whether TF32 is allowed.
+        keeps_memory: Whether freed memory is kept for the next step.
         backend: What compiles the network, if anything.
     """
     device = trainer.strategy.root_device
@@ -124,6 +127,8 @@ def describe(trainer: Trainer, *, channels_last: bool, tf32: bool, backend: str 
     if device.type == "cuda":
         parts.append(f"TF32 {'allowed' if tf32 else 'off'}")
         parts.append(f"cuDNN {'autotuned' if torch.backends.cudnn.benchmark else 'not autotuned'}")
+    if keeps_memory:
+        parts.append("freed memory kept")
     if backend is not None:
         parts.append(f"compiled by {backend}")
     return ", ".join(parts)

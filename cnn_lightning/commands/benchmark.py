@@ -16,6 +16,7 @@ from cnn_lightning.commands.benchmarking.bare_loop import find_autocast
 from cnn_lightning.commands.benchmarking.data_path import measure_data_path
 from cnn_lightning.commands.benchmarking.frozen import WholeEpochs
 from cnn_lightning.commands.benchmarking.layouts import measure_layouts
+from cnn_lightning.commands.benchmarking.memory import measure_memory
 from cnn_lightning.commands.benchmarking.report import Measurement, describe_machine, tabulate
 from cnn_lightning.commands.benchmarking.start_up import measure_start_up
 from cnn_lightning.commands.benchmarking.training_step import MeasuredCLI, Race
@@ -26,14 +27,15 @@ from cnn_lightning.console import say
 from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.files import write_text
 
-PARTS = ("data", "step", "layout", "startup", "features")
+PARTS = ("data", "step", "layout", "memory", "startup", "features")
 
 _DESCRIPTION = """
 Measure how fast a config trains, each part by turns with a reference: the data path against
 torchvision's PIL images and worker processes; training steps through the Trainer, with all
 callbacks and loggers of `fit`, against a bare loop; the layout of batches in memory against the
-other; start-up, memory and checkpoints; with a frozen backbone, later epochs against the first. The
-ratios are the result. Options of `fit` are taken too; several --config are stacked as there.
+other; memory kept for the next step against memory given back; start-up, peak memory and
+checkpoints; with a frozen backbone, later epochs against the first. The ratios are the result.
+Options of `fit` are taken too; several --config are stacked as there.
 """
 
 
@@ -142,6 +144,14 @@ def _measure(
         say("layout in memory")
         dtype = find_autocast(built.trainer.precision)
         measured.append(measure_layouts(classifier, data, device, dtype=dtype, repeats=own.repeats))
+    if "memory" in parts:
+        say("memory of a step")
+        dtype = find_autocast(built.trainer.precision)
+        found = measure_memory(classifier, data, device, dtype=dtype, repeats=own.repeats)
+        if found is None:
+            remarks.append("memory is kept only on a CPU, and only that which glibc hands out")
+        else:
+            measured.append(found)
     if "startup" in parts:
         say("start-up")
         measured += measure_start_up(limited, repeats=own.repeats)

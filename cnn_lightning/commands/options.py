@@ -41,6 +41,11 @@ GENERAL = {
         help="Without a GPU, mixed precision in bfloat16 if the processor multiplies it.",
         only="fit",
     ),
+    "keep_memory": Option(
+        kind=bool,
+        default=True,
+        help="On a CPU, keep the memory that a step frees for the next one: faster, takes more.",
+    ),
     "top_k": Option(
         kind=int,
         default=3,

@@ -39,6 +39,7 @@ from cnn_lightning.commands.configs import LINKED
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.equipment import choose_callbacks, choose_loggers, choose_plugins
 from cnn_lightning.commands.importing import check_classes
+from cnn_lightning.commands.memory import memory_kept
 from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
@@ -116,6 +117,7 @@ class TrainingCLI(LightningCLI):
         self.command = command
         self.start = start
         self._tell = tell
+        self._keeps_memory = False
         super().__init__(
             ImageClassifier,
             ImageDataModule,
@@ -245,7 +247,13 @@ class TrainingCLI(LightningCLI):
         tf32 = self.config[subcommand].tf32
         device = self.trainer.strategy.root_device
         hooks = StepHooks(self.trainer)
-        with float32_products(device, tf32=tf32), startup_set_aside(), hooks.in_place():
+        keep = self.config[subcommand].keep_memory
+        with (
+            float32_products(device, tf32=tf32),
+            memory_kept(device, keep=keep) as self._keeps_memory,
+            startup_set_aside(),
+            hooks.in_place(),
+        ):
             super()._run_subcommand(subcommand)
 
     def _backend(self) -> str | None:
@@ -272,6 +280,7 @@ class TrainingCLI(LightningCLI):
             trainer,
             channels_last=self.model.channels_last,
             tf32=config.tf32,
+            keeps_memory=self._keeps_memory,
             backend=self._backend(),
         )
         say(f"{how}, seed {config.seed_everything}")

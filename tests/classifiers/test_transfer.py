@@ -1,5 +1,6 @@
 """Weights, freezing, and features that are computed once."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,18 @@ def backbone(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.backbone.")}
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pretrained") / "last.ckpt"
+
+
 @pytest.fixture
-def pretrained(photos: Path) -> Path:
-    return fit(photos, "pretrained", freeze="null") / "checkpoints/last.ckpt"
+def pretrained(photos: Path, trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of its own, for a test may take it away."""
+    if not trained_once.exists():
+        run = fit(photos, "pretrained", freeze="null")
+        shutil.copy(run / "checkpoints/last.ckpt", trained_once)
+    return Path(shutil.copy(trained_once, tmp_path / "pretrained.ckpt"))
 
 
 @pytest.mark.parametrize("keeps", [True, False])

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 
 from cnn_lightning.cli import main
 from cnn_lightning.commands.arithmetic import find_slowness, float32_products, settle_arithmetic
+from cnn_lightning.commands.memory import memory_kept
 
 SMALL = """
 data:
@@ -137,10 +138,13 @@ def test_first_lines_and_config_say_what_the_run_computes_in(
     (tmp_path / "small.yaml").write_text(SMALL)
     argv = ["fit", "--config", str(tmp_path / "small.yaml"), "--log_dir", str(tmp_path / "logs")]
     assert main([*argv, "--trainer.accelerator=cpu"]) == 0
-    assert "1 × cpu, precision 32-true, channels_last, seed 42" in capsys.readouterr().out
+    with memory_kept(torch.device("cpu")) as kept:
+        memory = ", freed memory kept" if kept else ""
+    said = f"1 × cpu, precision 32-true, channels_last{memory}, seed 42"
+    assert said in capsys.readouterr().out
     run = tmp_path / "logs/small/version_0"
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["precision"] == "32-true"
-    more = ["--trainer.precision=bf16-mixed", "--model.layout=contiguous"]
+    more = ["--trainer.precision=bf16-mixed", "--model.layout=contiguous", "--keep_memory=false"]
     assert main([*argv, "--trainer.accelerator=cpu", *more]) == 0
     assert "1 × cpu, precision bf16-mixed, contiguous, seed 42" in capsys.readouterr().out
     # on going on, precision is that of the run's config

@@ -9,6 +9,7 @@ import pytest
 from make_data import make_weights
 
 from cnn_lightning.cli import main
+from cnn_lightning.commands.benchmark import PARTS
 from cnn_lightning.commands.benchmarking.report import Measurement
 
 RECIPE = """
@@ -43,7 +44,7 @@ def test_every_part_is_measured_and_kept(
 ) -> None:
     content = measure(tmp_path, "--config", recipe, "--repeats=2", "--workers=0")
     found = content["measurements"]
-    assert {one["part"] for one in found} == {"data", "step", "layout", "startup", "features"}
+    assert {one["part"] for one in found} == set(PARTS)
     for one in found:
         assert one["median"] == statistics.median(one["values"]) > 0, one
         if "reference" in one:
@@ -51,8 +52,7 @@ def test_every_part_is_measured_and_kept(
             pairs = one["ratios"] or [one["median"] / one["reference"]["median"]]
             assert one["ratio"] == statistics.median(pairs)
     counts = {(one["part"], len(one["values"])) for one in found if one["unit"] != "MiB"}
-    parts = ("data", "step", "layout", "startup", "features")
-    assert counts == {(part, 2) for part in parts}
+    assert counts == {(part, 2) for part in PARTS}
     (layout,) = (one for one in found if one["part"] == "layout")
     assert "ResidualNetwork on 16×3×32×32, channels_last" in layout["what"]
     assert layout["reference"]["what"] == "contiguous"

@@ -62,6 +62,7 @@ VALID_FLAGS = [
     [
         "--tf32",
         "false",
+        "--keep_memory=false",
         "--cpu_bf16",
         "true",
         "--compile",

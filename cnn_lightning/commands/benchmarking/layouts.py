@@ -10,7 +10,7 @@ from torch import Tensor
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.commands.benchmarking.report import Measurement
 from cnn_lightning.commands.benchmarking.timing import clock
-from cnn_lightning.data import ImageDataModule
+from cnn_lightning.data import Batch, ImageDataModule
 from cnn_lightning.networks.base import Network
 
 LAYOUTS = {
@@ -36,9 +36,7 @@ def measure_layouts(
         dtype: What layers compute in; `None` = their own.
         repeats: Timed steps of each layout.
     """
-    read = next(iter(data.training_loader(0)))
-    batch = data.prepare_training(read.to(device), 0, 0)
-    network = copy.deepcopy(classifier.network).to(device)
+    network, batch = first_step(classifier, data, device)
     found = time_layouts(network, batch.images, batch.labels, dtype=dtype, repeats=repeats)
     used, other = LAYOUTS if classifier.channels_last else reversed(LAYOUTS)
     shape = "×".join(map(str, batch.images.shape))
@@ -50,6 +48,15 @@ def measure_layouts(
         other,
         found[other],
     )
+
+
+def first_step(
+    classifier: ImageClassifier, data: ImageDataModule, device: torch.device
+) -> tuple[Network, Batch]:
+    """A copy of the network, and the first training batch as it takes it, both on a device."""
+    read = next(iter(data.training_loader(0)))
+    batch = data.prepare_training(read.to(device), 0, 0)
+    return copy.deepcopy(classifier.network).to(device), batch
 
 
 def time_layouts(

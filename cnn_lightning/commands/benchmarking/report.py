@@ -21,7 +21,7 @@ class Measurement:
     """One thing measured several times, beside a reference measured by turns with it.
 
     Args:
-        part: `data`, `step`, `layout`, `startup` or `features`.
+        part: `data`, `step`, `layout`, `memory`, `startup` or `features`.
         what: What was measured.
         unit: Of all values; `images/s` is better the more there are of it, everything else the
             less.

@@ -1,0 +1,96 @@
+"""Freed memory is kept inside the block, and goes back to the system after it."""
+
+import ctypes
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnn_lightning.classifiers import LeNet
+from cnn_lightning.commands.benchmarking.memory import measure_memory
+from cnn_lightning.commands.memory import SET_UP_BY, memory_kept
+from cnn_lightning.data import ShapesDataModule
+
+CPU = torch.device("cpu")
+SIZE = 40 * 2**20  # above what glibc ever keeps by itself
+PAGES = SIZE // resource.getpagesize()
+
+
+@pytest.fixture
+def glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        pytest.skip("this system has another C library than glibc")
+    for name in SET_UP_BY:
+        monkeypatch.delenv(name, raising=False)
+
+
+def faults_of(action: Callable[[], object]) -> int:
+    """Pages that the system had to give anew."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    action()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def fill() -> torch.Tensor:
+    return torch.ones(SIZE, dtype=torch.uint8)
+
+
+@pytest.mark.usefixtures("glibc")
+def test_memory_of_a_freed_tensor_is_used_again() -> None:
+    fill()
+    assert faults_of(fill) > PAGES / 2  # new at every time
+    with memory_kept(CPU) as kept:
+        assert kept
+        for _ in range(20):  # glibc aligns a block with what is over of others, and keeps some
+            fill()
+        assert faults_of(fill) < PAGES / 100
+        held = resident()
+    assert resident() < held - SIZE / 2
+    assert faults_of(fill) > PAGES / 2
+
+
+@pytest.mark.usefixtures("glibc")
+@pytest.mark.parametrize("name", SET_UP_BY)
+def test_what_the_environment_says_of_the_allocator_holds(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "")
+    with memory_kept(CPU) as kept:
+        assert not kept
+        assert faults_of(fill) > PAGES / 2
+
+
+def test_nothing_is_kept_without_a_cpu_or_where_it_is_not_asked_for() -> None:
+    with memory_kept(torch.device("cuda")) as kept:
+        assert not kept
+    with memory_kept(CPU, keep=False) as kept:
+        assert not kept
+
+
+@pytest.mark.usefixtures("glibc")
+def test_steps_are_timed_by_turns() -> None:
+    data = ShapesDataModule(num_images=60, num_test=20, batch_size=16)
+    data.setup("fit")
+    classifier = LeNet(10)
+    classifier.adapt_to(data)
+    found = measure_memory(classifier, data, CPU, dtype=None, repeats=2)
+    assert found is not None
+    assert len(found.ratios) == 2
+    assert found.what == "step of LeNet5 on 16×3×32×32, memory kept"
+
+
+def test_where_memory_cannot_be_kept_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "9")
+    data = ShapesDataModule(num_images=60, num_test=20, batch_size=16)
+    data.setup("fit")
+    classifier = LeNet(10)
+    classifier.adapt_to(data)
+    assert measure_memory(classifier, data, CPU, dtype=None, repeats=1) is None

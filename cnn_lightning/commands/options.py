@@ -45,6 +45,7 @@ GENERAL = {
         kind=bool,
         default=True,
         help="On a CPU, keep the memory that a step frees for the next one: faster, takes more.",
+        only="fit",
     ),
     "top_k": Option(
         kind=int,

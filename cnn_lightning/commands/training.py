@@ -247,7 +247,7 @@ class TrainingCLI(LightningCLI):
         tf32 = self.config[subcommand].tf32
         device = self.trainer.strategy.root_device
         hooks = StepHooks(self.trainer)
-        keep = self.config[subcommand].keep_memory
+        keep = subcommand == "fit" and self.config["fit"].keep_memory
         with (
             float32_products(device, tf32=tf32),
             memory_kept(device, keep=keep) as self._keeps_memory,

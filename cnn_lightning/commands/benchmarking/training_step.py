@@ -190,7 +190,7 @@ class Race(Callback):
             Measurement(
                 "step",
                 f"training through the Trainer, batches of {facts['batch_size']}, "
-                f"{facts['precision']}, turns of {self._turn} steps",
+                f"{facts['precision']}, by turns of {self._turn}",
                 "images/s",
                 [n / s for n, s in zip(images, self._trainer_s[warm:], strict=True)],
                 "a bare loop",

@@ -140,13 +140,12 @@ def _measure(
         MeasuredCLI(read_start("fit", [*limited, *epochs]), [race])
         measured += race.measurements()
         facts["training"] = race.facts
+    dtype = find_autocast(built.trainer.precision)
     if "layout" in parts:
         say("layout in memory")
-        dtype = find_autocast(built.trainer.precision)
         measured.append(measure_layouts(classifier, data, device, dtype=dtype, repeats=own.repeats))
     if "memory" in parts:
         say("memory of a step")
-        dtype = find_autocast(built.trainer.precision)
         found = measure_memory(classifier, data, device, dtype=dtype, repeats=own.repeats)
         if found is None:
             remarks.append("memory is kept only on a CPU, and only that which glibc hands out")

@@ -31,7 +31,8 @@ def memory_kept(device: torch.device, *, keep: bool = True) -> Iterator[bool]:
     glibc gives the largest blocks, and the end of its heap, back to the system whenever they are
     freed. The next step asks for the same again, page by page, and the system fills each with
     zeros first: a twentieth of a step of ResNet-18 at batch size 128 (`--parts memory` of
-    `benchmark`). Inside the block it keeps them; after it, it gives back what is free.
+    `benchmark`). Inside the block it keeps them; after it, it gives back what is free, with
+    its thresholds where they would have grown to by themselves.
 
     Nothing changes with another allocator, where the environment sets this up (`SET_UP_BY`), on
     another device than the CPU, or without `keep`.

@@ -17,7 +17,7 @@ from cnn_lightning.checkpoint_content import CHECKPOINT_FORMAT, CHECKPOINT_KEY, 
 from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
-from cnn_lightning.classifiers.lean import LeanModule, remembering_signature
+from cnn_lightning.classifiers.lean import LeanModule
 from cnn_lightning.classifiers.losses import check_smoothing, training_loss
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
@@ -227,7 +227,6 @@ class ImageClassifier(LeanModule):
         seed_torch(self.device, "step", *place)
 
     @override
-    @remembering_signature
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         if self.network.auxiliary_weight and self.freeze_part is None:
             logits, auxiliary = self.network.auxiliary_logits(batch.images)

@@ -1,20 +1,10 @@
 """A LightningModule of whose steps Lightning's own bookkeeping takes less."""
 
-import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.profilers import PassThroughProfiler
 from typing_extensions import override
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def remembering_signature(function: _Function) -> _Function:
-    """Keep a function's signature, which Lightning works out anew at every step."""
-    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    return function
 
 
 class LeanModule(L.LightningModule):

@@ -4,10 +4,11 @@ import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops import training_epoch_loop
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer import call
@@ -47,6 +48,11 @@ class LeanTrainer(Trainer):
     def strategy(self) -> Strategy:
         """The strategy, which is settled before there is a Trainer to ask."""
         return super().strategy
+
+    @property
+    def lightning_module(self) -> LightningModule:
+        """The module that is trained, which its parent asks the strategy for."""
+        return self.strategy._lightning_module  # type: ignore[return-value]  # `None` before `fit`
 
     @property
     def training(self) -> bool:
@@ -132,24 +138,25 @@ class StepHooks:
             whole = self._replaced["_call_lightning_module_hook"]
             return whole(trainer, hook_name, *args, pl_module=pl_module, **kwargs)
         module = pl_module or trainer.lightning_module
-        return _call_hook(module, getattr(module, hook_name), hook_name, args, kwargs)
+        hook = getattr(module, hook_name)
+        return _call_hook(module, hook, hook_name, args, kwargs) if callable(hook) else None
 
     def _call_strategy(self, trainer: Trainer, hook_name: str, *args: Any, **kwargs: Any) -> Any:
         if trainer is not self._trainer:
             return self._replaced["_call_strategy_hook"](trainer, hook_name, *args, **kwargs)
         hook = getattr(trainer.strategy, hook_name)
-        return _call_hook(trainer.lightning_module, hook, hook_name, args, kwargs)
+        module = trainer.lightning_module
+        return _call_hook(module, hook, hook_name, args, kwargs) if callable(hook) else None
 
 
 def _call_hook(
     module: LightningModule, hook: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Call a hook, which the module then knows to be the current one."""
-    if not callable(hook):
-        return None
-    before, module._current_fx_name = module._current_fx_name, name
+    state = module.__dict__  # torch would look whether the name is that of a parameter
+    before, state["_current_fx_name"] = state["_current_fx_name"], name
     result = hook(*args, **kwargs)
-    module._current_fx_name = before
+    state["_current_fx_name"] = before
     return result
 
 
@@ -174,6 +181,23 @@ def skip_clipping(trainer: Trainer, module: LightningModule) -> None:
     own = type(module).configure_gradient_clipping
     if not trainer.gradient_clip_val and own is LightningModule.configure_gradient_clipping:
         module.configure_gradient_clipping = None  # type: ignore[method-assign, assignment]
+
+
+@contextmanager
+def signatures_remembered() -> Iterator[None]:
+    """Let Lightning look once, and not at every step, which arguments a training step takes.
+
+    Nothing changes with a Lightning that looks in another way.
+    """
+    names, name = vars(training_epoch_loop), "is_param_in_hook_signature"
+    if (look := names.get(name)) is None:
+        yield
+        return
+    names[name] = cache(look)
+    try:
+        yield
+    finally:
+        names[name] = look
 
 
 @contextmanager

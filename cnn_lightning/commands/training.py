@@ -47,6 +47,7 @@ from cnn_lightning.commands.thrift import (
     LeanTrainer,
     NoProfiler,
     StepHooks,
+    signatures_remembered,
     skip_clipping,
     skip_empty_hooks,
     startup_set_aside,
@@ -252,6 +253,7 @@ class TrainingCLI(LightningCLI):
             float32_products(device, tf32=tf32),
             memory_kept(device, keep=keep) as self._keeps_memory,
             startup_set_aside(),
+            signatures_remembered(),
             hooks.in_place(),
         ):
             super()._run_subcommand(subcommand)

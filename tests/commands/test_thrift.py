@@ -1,11 +1,14 @@
 """Saving time at a step takes nothing away that does something."""
 
+import contextlib
 import gc
 import logging
+from collections import OrderedDict
 
 import lightning as L
 import pytest
 from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.loops import training_epoch_loop
 from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import RunningStage
@@ -14,6 +17,7 @@ from cnn_lightning.commands.thrift import (
     LeanTrainer,
     NoProfiler,
     StepHooks,
+    signatures_remembered,
     skip_clipping,
     skip_empty_hooks,
     startup_set_aside,
@@ -181,6 +185,7 @@ def test_a_failing_hook_leaves_lightning_as_it_was() -> None:
 def test_the_trainer_answers_as_lightnings_does() -> None:
     trainer = make_trainer([])
     assert trainer.strategy is trainer._accelerator_connector.strategy
+    assert trainer.lightning_module is L.Trainer.lightning_module.fget(trainer)  # type: ignore[attr-defined]
     for stage in (None, *RunningStage):
         trainer.state.stage = stage
         assert trainer.training == L.Trainer.training.fget(trainer)  # type: ignore[attr-defined]
@@ -188,6 +193,43 @@ def test_the_trainer_answers_as_lightnings_does() -> None:
     assert trainer.state.stage is RunningStage.TRAINING
     trainer.training = False
     assert trainer.state.stage is None
+
+
+def test_the_trainer_has_no_module_before_it_is_given_one() -> None:
+    trainer = LeanTrainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert trainer.lightning_module is None
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_signature_is_looked_at_once(remembers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    class Plain(L.LightningModule):
+        def training_step(self, batch: int) -> None: ...
+
+    def look(step: object, name: str, *, min_args: int) -> bool:
+        asked.append(step)
+        return whole(step, name, min_args=min_args)
+
+    whole = training_epoch_loop.is_param_in_hook_signature
+    monkeypatch.setattr(training_epoch_loop, "is_param_in_hook_signature", look)
+    loop = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit_loop
+    both, one = Module([]), Plain()
+    with signatures_remembered() if remembers else contextlib.nullcontext():
+        for module in (both, one, both, one):
+            loop.trainer.strategy.connect(module)
+            taken = loop.epoch_loop._build_kwargs(OrderedDict(), "images", 3)
+            assert list(taken.values()) == (["images", 3] if module is both else ["images"])
+    times = 1 if remembers else 2
+    assert asked == [both.training_step, one.training_step] * times
+    assert training_epoch_loop.is_param_in_hook_signature is look
+
+
+def test_another_lightning_looks_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(training_epoch_loop, "is_param_in_hook_signature")
+    before = dict(vars(training_epoch_loop))
+    with signatures_remembered():
+        assert dict(vars(training_epoch_loop)) == before
 
 
 def test_the_profiler_that_measures_nothing_is_one_that_lightning_takes() -> None:

@@ -7,6 +7,10 @@ from make_data import make_weights
 
 # the large networks at small sizes
 SMALL_SIZES = {"VGG16": 32, "ResNet": 32, "Inception": 75}
+# for a test that looks at no picture
+UNDRAWN = [
+    f"--{key}.every_n_epochs=0" for key in ("feature_maps", "kernels", "activation_statistics")
+]
 
 
 def small_arguments(config: Path, data: Path, *, max_steps: int = 3) -> list[str]:

@@ -30,7 +30,8 @@ class EvaluationMetrics(nn.Module):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count in a batch: logits N×K and labels N int64."""
-        self.loss.update(F.cross_entropy(logits, labels), len(labels))
+        # a value for each image: without its check for NaN the metric counts every value as one
+        self.loss.update(F.cross_entropy(logits.float(), labels, reduction="none"))
         self.accuracy.update(logits, labels)
         if self.detailed:
             self.top3.update(logits, labels)

@@ -18,7 +18,7 @@ import pytest
 import readme
 from make_data import make_cifar10, make_folder, make_mnist
 from PIL import Image
-from small import make_weights_of, small_arguments
+from small import UNDRAWN, make_weights_of, small_arguments
 
 from cnn_lightning import data
 from cnn_lightning.cli import main
@@ -36,17 +36,16 @@ PLACEHOLDERS: dict[str, Sequence[str]] = {
     "CKPT": (CHECKPOINT,),
     "FILE": ("output",),
     "PHOTOS": ("data/photos",),
-    "CIFAR_JPEG": ("data/photos",),
+    "CIFAR_JPEG": ("data/cifar_jpeg",),
     "NEW": ("mine",),
 }
 # written last, these win: what a machine without a GPU, a cluster or time can do
 ON_ONE_CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"]
 # tests/test_configs.py draws the pictures of every recipe
-UNDRAWN = [f"--{key}.every_n_epochs=0" for key in ("feature_maps", "kernels")]
-UNDRAWN += ["--activation_statistics.every_n_epochs=0", "--trainer.enable_progress_bar=false"]
+FAST = [*UNDRAWN, "--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=1"]
 QUICK: dict[str, list[str]] = {
-    "fit": [*ON_ONE_CPU, *UNDRAWN],
-    "inspect": ["--layers", "first"],
+    "fit": [*ON_ONE_CPU, *FAST],
+    "inspect": ["--layers", "first", "--num_images", "1"],
     "tune": ["--steps", "20"],
     "benchmark": ["--parts", "data,step", "--steps", "2", "--repeats", "1", "--workers", "0"],
 }
@@ -69,6 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_mnist(folder / "data", variant="fashion")
     make_cifar10(folder / "data")
     photos = make_folder(folder / "data/photos")
+    make_folder(folder / "data/cifar_jpeg", size=(32, 32))
     listed = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos.glob("*/*/*.*")]
     (folder / "photos.csv").write_text("\n".join(["path,label", *listed]))
     pictures = ["photo.jpg", "a.jpg", "b.jpg", "seven.png", "three.png", "mine/a.png", "mine/b.png"]
@@ -91,7 +91,7 @@ def reader(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def make_run(name: str) -> None:
     if not Path("logs", name).exists():
         config = Path("configs/quickstart.yaml")
-        flags = [*small_arguments(config, Path("data")), *([] if name in RUNS else UNDRAWN)]
+        flags = [*small_arguments(config, Path("data")), *([] if name in RUNS else FAST)]
         assert main(["fit", "--config", str(config), "--run", name, *flags]) == 0
 
 
@@ -114,15 +114,15 @@ def option(argv: Sequence[str], name: str) -> str | None:
 
 
 def brief(argv: Sequence[str]) -> list[str]:
-    """Flags that make a `fit` two small steps, and the weights that it looks for."""
+    """Flags that make a `fit` one small step, and the weights that it looks for."""
     if option(argv, "--config") is None:
-        steps = ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
+        steps = ["--trainer.max_steps=1", "--trainer.val_check_interval=1"]
         return [*steps, "--data.batch_size=8", "--data.eval_batch_size=16"]
     config = Path(option(argv, "--config") or "")
     assert config.is_file(), f"README: there is no {config}"
     make_weights_of(config)
     root = option(argv, "--data.root")
-    flags = small_arguments(config, Path("data"), max_steps=2)
+    flags = small_arguments(config, Path("data"), max_steps=1)
     return [*flags, "--data.root", root] if root else flags
 
 
@@ -142,7 +142,7 @@ def try_out(command: str) -> None:
         if option(argv, "--ckpt_path") == "last":
             place = argv.index("--ckpt_path")
             assert main([*argv[:place], *argv[place + 2 :], *more]) == 0
-            more += ["--trainer.max_steps=3"]
+            more += ["--trainer.max_steps=2"]
     elif argv[0] in ("tune", "benchmark"):
         config = Path(option(argv, "--config") or "")
         _, _, *data_flags = small_arguments(config, Path("data"))

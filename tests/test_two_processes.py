@@ -25,7 +25,9 @@ data:
 model: {class_path: LeNet, init_args: {activation: relu, dropout: 0.5}}
 trainer: {max_epochs: 2, log_every_n_steps: 4, accelerator: cpu, devices: 2, strategy: ddp}
 checkpoint: {every_n_steps: 3}
+feature_maps: {every_n_epochs: 0}
 kernels: {every_n_epochs: 0}
+activation_statistics: {every_n_epochs: 0}
 """
 
 

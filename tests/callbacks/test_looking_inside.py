@@ -7,6 +7,7 @@ import lightning as L
 import pytest
 import torch
 from compare import assert_same_checkpoint
+from small import UNDRAWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnn_lightning import ActivationStatistics, FeatureMaps, Kernels, LeNet, ShapesDataModule
@@ -27,9 +28,6 @@ model: {class_path: LeNet, init_args: {activation: relu, dropout: 0.1, batch_nor
 trainer: {max_epochs: 2}
 """
 LAST = Path("checkpoints/last.ckpt")
-OFF = [
-    f"--{group}.every_n_epochs=0" for group in ("feature_maps", "kernels", "activation_statistics")
-]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +94,7 @@ def test_hyperparameters_stand_beside_metrics(events: EventAccumulator) -> None:
 
 
 def test_looking_changes_no_bit(recipe: Path, run: Path, tmp_path: Path) -> None:
-    assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path), *OFF]) == 0
+    assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path), *UNDRAWN]) == 0
     other = tmp_path / "inside/version_0"
     assert not (other / "figures/feature_maps").exists()
     assert "activations" not in (other / "metrics.csv").read_text()

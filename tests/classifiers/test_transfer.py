@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from make_data import make_folder, make_weights
+from small import UNDRAWN
 from torchvision import models
 
 from cnn_lightning.callbacks import FeatureCache
@@ -21,7 +22,7 @@ data:
   init_args: {{root: {root}, image_size: 32, augment: none, batch_size: 8, eval_batch_size: 8}}
 model:
   class_path: ResNet
-  init_args: {{weights: {weights}, freeze: {freeze}}}
+  init_args: {{weights: {weights}, freeze: {freeze}, stem: imagenet, image_size: 32}}
 optimizer: {{class_path: Adam, init_args: {{lr: 0.01}}}}
 trainer: {{max_epochs: 2}}
 """
@@ -38,7 +39,8 @@ def fit(
     recipe = photos.parent / f"{run}.yaml"
     recipe.write_text(RECIPE.format(root=photos, weights=weights, freeze=freeze))
     log_dir = photos.parent / "logs"
-    assert main(["fit", "--config", str(recipe), "--log_dir", str(log_dir), *more]) == 0
+    argv = ["fit", "--config", str(recipe), "--log_dir", str(log_dir), *UNDRAWN, *more]
+    assert main(argv) == 0
     return log_dir / run / "version_0"
 
 
@@ -228,7 +230,7 @@ def test_unknown_weights_are_refused_with_those_there_are() -> None:
 
 def test_weights_of_another_network_are_refused_by_key(pretrained: Path) -> None:
     with pytest.raises(UserError, match="backbone"):
-        ResNet(5, depth=50, weights=str(pretrained))
+        ResNet(5, depth=50, stem="imagenet", weights=str(pretrained))
 
 
 def test_weights_bring_their_preparation_along(photos: Path, pretrained: Path) -> None:

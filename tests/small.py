@@ -13,7 +13,9 @@ UNDRAWN = [
 ]
 
 
-def small_arguments(config: Path, data: Path, *, max_steps: int = 3) -> list[str]:
+def small_arguments(
+    config: Path, data: Path, *, max_steps: int = 3, batch_size: int = 8
+) -> list[str]:
     """Flags for `fit` that make a few small steps of a recipe; `data` holds all data sets."""
     content = yaml.safe_load(config.read_text())
     model = content["model"]
@@ -21,7 +23,8 @@ def small_arguments(config: Path, data: Path, *, max_steps: int = 3) -> list[str
     name, init_args = spec["class_path"].rpartition(".")[2], spec.get("init_args") or {}
     root = data / "photos" if "Folder" in str(content["data"]) else data
     arguments = [f"--trainer.max_steps={max_steps}", f"--trainer.val_check_interval={max_steps}"]
-    arguments += ["--data.root", str(root), "--data.batch_size=8", "--data.eval_batch_size=16"]
+    arguments += ["--data.root", str(root)]
+    arguments += [f"--data.batch_size={batch_size}", f"--data.eval_batch_size={2 * batch_size}"]
     if init_args.get("weights") and init_args.get("stem", "imagenet") == "imagenet":
         arguments.append(f"--model.image_size={SMALL_SIZES[name]}")
     if "Shapes" in str(content["data"]):

@@ -15,8 +15,16 @@ from cnn_lightning.data import CIFAR10DataModule
 CONFIGS = Path(__file__).parents[1] / "configs"
 LAST = Path("checkpoints/last.ckpt")
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
-# seconds a run even in small; one of each kind is quick
-LARGE = ("cifar10_googlenet", "cifar10_inception_v3_head", "cifar10_vgg16", "cifar10_vgg16_head")
+# seconds a run even in small, two of which are slow; tests/test_determinism.py has every network
+LARGE = (
+    "cifar10_googlenet",
+    "cifar10_inception_v3_head",
+    "cifar10_resnet50_head",
+    "cifar10_speedrun",
+    "cifar10_vgg16",
+    "cifar10_vgg16_head",
+    "shapes_resnet18",
+)
 
 
 @pytest.fixture(scope="module")

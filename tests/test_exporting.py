@@ -39,8 +39,8 @@ ROWS: dict[str, Callable[[], ImageClassifier]] = {
     ),
     "TorchvisionClassifier alexnet": lambda: TorchvisionClassifier(10, name="alexnet"),
 }
-# files of 20 MB and more, or graphs of hundreds of nodes
-LARGE = ("Inception googlenet", "Inception v3", "TorchvisionClassifier alexnet")
+# files of 20 MB and more beside another of them, or graphs of hundreds of nodes
+LARGE = ("VGG16", "Inception googlenet", "Inception v3", "TorchvisionClassifier alexnet")
 EVERY = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ROWS],

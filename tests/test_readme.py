@@ -47,7 +47,7 @@ QUICK: dict[str, list[str]] = {
     "fit": [*ON_ONE_CPU, *FAST],
     "inspect": ["--layers", "first", "--num_images", "1"],
     "tune": ["--steps", "20"],
-    "benchmark": ["--parts", "data,step", "--steps", "2", "--repeats", "1", "--workers", "0"],
+    "benchmark": ["--parts", "data,step", "--steps", "1", "--repeats", "1", "--workers", "0"],
 }
 # commands that cannot be run in a test, each with the reason
 _NOISE = "of noise no rate is suggested, and rightly; tests/commands/test_tune.py has more to learn"
@@ -117,12 +117,12 @@ def brief(argv: Sequence[str]) -> list[str]:
     """Flags that make a `fit` one small step, and the weights that it looks for."""
     if option(argv, "--config") is None:
         steps = ["--trainer.max_steps=1", "--trainer.val_check_interval=1"]
-        return [*steps, "--data.batch_size=8", "--data.eval_batch_size=16"]
+        return [*steps, "--data.batch_size=2", "--data.eval_batch_size=4"]
     config = Path(option(argv, "--config") or "")
     assert config.is_file(), f"README: there is no {config}"
     make_weights_of(config)
     root = option(argv, "--data.root")
-    flags = small_arguments(config, Path("data"), max_steps=1)
+    flags = small_arguments(config, Path("data"), max_steps=1, batch_size=2)
     return [*flags, "--data.root", root] if root else flags
 
 
@@ -145,7 +145,7 @@ def try_out(command: str) -> None:
             more += ["--trainer.max_steps=2"]
     elif argv[0] in ("tune", "benchmark"):
         config = Path(option(argv, "--config") or "")
-        _, _, *data_flags = small_arguments(config, Path("data"))
+        _, _, *data_flags = small_arguments(config, Path("data"), batch_size=4)
         more = [*data_flags, *more]
     elif argv[0] == "compare":
         names = argv[1 : next((i for i, word in enumerate(argv) if word[:2] == "--"), None)]

@@ -59,7 +59,7 @@ def train(classifier: ImageClassifier, folder: Path, steps: int = 2) -> tuple[L.
         num_sanity_val_steps=0,
         plugins=AtomicCheckpointIO(),
     )
-    data = ShapesDataModule(num_images=40, num_test=20, batch_size=8, eval_batch_size=4)
+    data = ShapesDataModule(num_images=40, num_test=20, batch_size=4, eval_batch_size=4)
     trainer.fit(classifier, data)
     path = folder / "some.ckpt"
     trainer.save_checkpoint(path)
@@ -109,7 +109,7 @@ def test_bf16_on_the_cpu_trains(name: str, tmp_path: Path) -> None:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    data = ShapesDataModule(num_images=40, num_test=20, batch_size=8, eval_batch_size=4)
+    data = ShapesDataModule(num_images=40, num_test=20, batch_size=2, eval_batch_size=2)
     trainer.fit(ROWS[name](), data)
     assert torch.isfinite(trainer.callback_metrics["val/loss"])
 

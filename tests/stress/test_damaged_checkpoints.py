@@ -367,7 +367,7 @@ def judge(code: int, errors: str) -> tuple[str, str]:
 def test_damaged_checkpoints_in_short(
     good: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check(40, good, tmp_path, capsys, monkeypatch)
+    check(24, good, tmp_path, capsys, monkeypatch)
 
 
 @pytest.mark.slow

@@ -14,7 +14,13 @@ import torch
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 
+# takes a minute: at the end the other workers would wait for it
+FIRST = "test_two_processes.py"
 LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != FIRST)
 
 
 @pytest.fixture(autouse=True)

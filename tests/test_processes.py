@@ -41,7 +41,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("strategy", [pytest.param("ddp_spawn", marks=pytest.mark.slow), "ddp"])
+@pytest.mark.slow  # tests/data/test_sampling.py has it without processes
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp"])
 def test_each_image_is_seen_once_per_epoch(strategy: str, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)

@@ -215,6 +215,7 @@ def test_a_run_without_a_best_checkpoint_is_refused(
     assert "there is no checkpoint smal" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # tests/data/test_unlabelled.py has it without processes
 def test_two_processes_share_the_files(mine: Path, checkpoint: Path) -> None:
     alone = predict(checkpoint, "--data.paths", mine)
     (mine / "bad.jpg").touch()

@@ -15,7 +15,8 @@ from cnn_lightning.data import CIFAR10DataModule
 CONFIGS = Path(__file__).parents[1] / "configs"
 LAST = Path("checkpoints/last.ckpt")
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
-# seconds a run even in small, two of which are slow; tests/test_determinism.py has every network
+# many seconds a run even in small, and a replay is two more; tests/test_determinism.py runs every
+# network twice
 LARGE = (
     "cifar10_googlenet",
     "cifar10_inception_v3_head",

@@ -39,10 +39,11 @@ def measure(tmp_path: Path, *argv: str | Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.parametrize("repeats", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_part_is_measured_and_kept(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    repeats: int, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = measure(tmp_path, "--config", recipe, "--repeats=1", "--workers=0")
+    content = measure(tmp_path, "--config", recipe, f"--repeats={repeats}", "--workers=0")
     found = content["measurements"]
     assert {one["part"] for one in found} == set(PARTS)
     for one in found:
@@ -52,7 +53,7 @@ def test_every_part_is_measured_and_kept(
             pairs = one["ratios"] or [one["median"] / one["reference"]["median"]]
             assert one["ratio"] == statistics.median(pairs)
     counts = {(one["part"], len(one["values"])) for one in found if one["unit"] != "MiB"}
-    assert counts == {(part, 1) for part in PARTS}
+    assert counts == {(part, repeats) for part in PARTS}
     (layout,) = (one for one in found if one["part"] == "layout")
     assert "ResidualNetwork on 16×3×32×32, channels_last" in layout["what"]
     assert layout["reference"]["what"] == "contiguous"

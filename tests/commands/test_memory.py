@@ -52,12 +52,15 @@ def glibc(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def measure() -> list[float]:
+    command = [sys.executable, "-c", SCRIPT]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return [float(number) for number in ran.stdout.split()]
+
+
 @pytest.mark.usefixtures("glibc")
 def test_memory_of_a_freed_tensor_is_used_again() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True
-    )
-    before, inside, returned, after = map(float, ran.stdout.split())
+    before, inside, returned, after = measure()
     assert before > 0.5
     assert inside < 0.01
     assert returned > 0.5
@@ -74,6 +77,16 @@ def test_what_the_environment_says_of_the_allocator_holds(
     monkeypatch.setenv(name, "")
     with memory_kept(CPU) as kept:
         assert not kept
+
+
+@pytest.mark.usefixtures("glibc")
+def test_a_step_has_its_memory_anew_where_the_environment_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(128 * 1024))
+    _, inside, _, after = measure()
+    assert inside > 0.5
+    assert after > 0.5
 
 
 def test_nothing_is_kept_without_a_cpu_or_where_it_is_not_asked_for() -> None:

@@ -22,40 +22,49 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _NEVER, _NONE = -1, 0
 # what glibc's own thresholds grow to, and how many blocks it maps (mallopt(3))
 _USUAL = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _MMAP_MAX: 65536}
+_KEEP = {_MMAP_MAX: _NONE, _TRIM_THRESHOLD: _NEVER}
+# blocks of 4 MiB and more mapped one by one, so that none waits behind another to be given back;
+# the end of the heap as glibc has it, twice the size of a block
+_GIVE_BACK = {_MMAP_THRESHOLD: 4 * 2**20, _TRIM_THRESHOLD: 8 * 2**20}
 
 
 @contextmanager
 def memory_kept(device: torch.device, *, keep: bool = True) -> Iterator[bool]:
-    """Let the next training step have the memory that the last one freed.
+    """Let the next training step have the memory that the last one freed, or let none wait for it.
 
-    glibc gives the largest blocks, and the end of its heap, back to the system whenever they are
-    freed. The next step asks for the same again, page by page, and the system fills each with
-    zeros first: a twentieth of a step of ResNet-18 at batch size 128 (`--parts memory` of
-    `benchmark`). Inside the block it keeps them; after it, it gives back what is free, with
-    its thresholds where they would have grown to by themselves.
+    By itself glibc does half of each: it gives the largest blocks, and the end of its heap, back
+    to the system whenever they are freed, and has others wait wherever they lie. What was given
+    back is asked for again in the next step, page by page, and the system fills each with zeros
+    first; what waits is too small for the next tensor, or in the wrong place (`--parts memory` of
+    `benchmark` times a step in both ways).
 
-    Nothing changes with another allocator, where the environment sets this up (`SET_UP_BY`), on
-    another device than the CPU, or without `keep`.
+    After the block what is free is given back, and the thresholds are where they would have grown
+    to by themselves. Nothing changes with another allocator, where the environment sets this up
+    (`SET_UP_BY`), or on another device than the CPU.
 
     Args:
         device: Where tensors are.
-        keep: Whether to.
+        keep: Whether all freed memory is kept inside the block, or as much as can be of it is
+            given back at once: slower, and less memory in all.
 
     Yields:
         Whether memory is kept.
     """
-    libc = _find_glibc() if keep and device.type == "cpu" else None
+    libc = _find_glibc() if device.type == "cpu" else None
     if libc is None:
         yield False
         return
-    libc.mallopt(_MMAP_MAX, _NONE)
-    libc.mallopt(_TRIM_THRESHOLD, _NEVER)
+    _set_up(libc, _KEEP if keep else _GIVE_BACK)
     try:
-        yield True
+        yield keep
     finally:
-        for parameter, value in _USUAL.items():
-            libc.mallopt(parameter, value)
-        libc.malloc_trim(0)
+        _set_up(libc, _USUAL)
+
+
+def _set_up(libc: Any, values: dict[int, int]) -> None:
+    for parameter, value in values.items():
+        libc.mallopt(parameter, value)
+    libc.malloc_trim(0)  # else new blocks are cut from what is free, and are not mapped
 
 
 def _find_glibc() -> Any:

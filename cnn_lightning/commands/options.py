@@ -44,7 +44,7 @@ GENERAL = {
     "keep_memory": Option(
         kind=bool,
         default=True,
-        help="On a CPU, keep the memory that a step frees for the next one: faster, takes more.",
+        help="On a CPU, keep the memory that a step frees for the next one: faster, more memory.",
         only="fit",
     ),
     "top_k": Option(

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -248,10 +248,12 @@ class TrainingCLI(LightningCLI):
         tf32 = self.config[subcommand].tf32
         device = self.trainer.strategy.root_device
         hooks = StepHooks(self.trainer)
-        keep = subcommand == "fit" and self.config["fit"].keep_memory
+        memory: AbstractContextManager[bool] = nullcontext(enter_result=False)
+        if subcommand == "fit":
+            memory = memory_kept(device, keep=self.config["fit"].keep_memory)
         with (
             float32_products(device, tf32=tf32),
-            memory_kept(device, keep=keep) as self._keeps_memory,
+            memory as self._keeps_memory,
             startup_set_aside(),
             signatures_remembered(),
             hooks.in_place(),

@@ -1,4 +1,4 @@
-"""Freed memory is kept inside the block, and goes back to the system after it."""
+"""Freed memory is kept inside the block or given back at once, as usual after it."""
 
 import ctypes
 import subprocess
@@ -13,8 +13,8 @@ from cnn_lightning.commands.memory import SET_UP_BY, memory_kept
 from cnn_lightning.data import ShapesDataModule
 
 CPU = torch.device("cpu")
-# in a process of its own: in the heap of this one there is room that was freed earlier
-SCRIPT = """
+# in processes of their own: in the heap of this one there is room that was freed earlier
+COUNTING = """
 import resource
 import torch
 from cnn_lightning.commands.memory import memory_kept
@@ -31,7 +31,8 @@ def faults():
 def resident():
     with open("/proc/self/statm") as stream:
         return int(stream.read().split()[1]) / PAGES
-
+"""
+KEPT = """
 faults()
 print(faults())
 with memory_kept(torch.device("cpu")):
@@ -41,6 +42,21 @@ with memory_kept(torch.device("cpu")):
     held = resident()
 print(held - resident())
 print(faults())
+"""
+GIVEN_BACK = """
+def waiting():
+    # the share of a tensor's memory that the process still has when the tensor is freed
+    first = torch.ones(SIZE // 4, dtype=torch.uint8)
+    second = torch.ones(SIZE // 4, dtype=torch.uint8)  # so that the first is not the heap's end
+    before = resident()
+    del first
+    return 1 - 4 * (before - resident())
+
+torch.ones(SIZE // 2, dtype=torch.uint8)  # blocks below this size are not mapped from now on
+print(waiting())
+with memory_kept(torch.device("cpu"), keep=False):
+    print(waiting())
+print(waiting())
 """
 
 
@@ -52,19 +68,27 @@ def glibc(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def measure() -> list[float]:
-    command = [sys.executable, "-c", SCRIPT]
+def measure(script: str) -> list[float]:
+    command = [sys.executable, "-c", COUNTING + script]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return [float(number) for number in ran.stdout.split()]
 
 
 @pytest.mark.usefixtures("glibc")
 def test_memory_of_a_freed_tensor_is_used_again() -> None:
-    before, inside, returned, after = measure()
+    before, inside, returned, after = measure(KEPT)
     assert before > 0.5
     assert inside < 0.01
     assert returned > 0.5
     assert after > 0.5
+
+
+@pytest.mark.usefixtures("glibc")
+def test_no_memory_waits_where_none_is_kept() -> None:
+    before, inside, after = measure(GIVEN_BACK)
+    assert before > 0.9
+    assert inside < 0.1
+    assert after > 0.9
 
 
 @pytest.mark.usefixtures("glibc")
@@ -84,7 +108,7 @@ def test_a_step_has_its_memory_anew_where_the_environment_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(128 * 1024))
-    _, inside, _, after = measure()
+    _, inside, _, after = measure(KEPT)
     assert inside > 0.5
     assert after > 0.5
 

@@ -1,4 +1,4 @@
-"""How long a training step takes with memory kept for it, and with memory new at every step."""
+"""How long a training step takes with memory kept for it, and with what is freed given back."""
 
 from contextlib import nullcontext
 
@@ -20,7 +20,7 @@ def measure_memory(
     dtype: torch.dtype | None,
     repeats: int,
 ) -> Measurement | None:
-    """Time steps on the first training batch, by turns with memory kept and given back.
+    """Time steps on the first training batch, by turns with freed memory kept and given back.
 
     Each timed step follows one that is not: memory that is to be kept has to be had first.
 
@@ -38,18 +38,23 @@ def measure_memory(
     kind = LAYOUTS["channels_last" if classifier.channels_last else "contiguous"]
     network = network.train().to(memory_format=kind)
     images = batch.images.contiguous(memory_format=kind)
+
+    def time_step() -> float:
+        began = clock(device)
+        with torch.autocast(device.type, dtype) if dtype else nullcontext():
+            train_step(network, images, batch.labels)
+        return clock(device) - began
+
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for repeat in range(repeats + 1):
-        for keep in seconds:
+        for keep, found in seconds.items():
             with memory_kept(device, keep=keep) as kept:
                 if kept != keep:
                     return None
-                for is_timed in (False, True):
-                    began = clock(device)
-                    with torch.autocast(device.type, dtype) if dtype else nullcontext():
-                        train_step(network, images, batch.labels)
-                    if is_timed and repeat > 0:
-                        seconds[keep].append(clock(device) - began)
+                time_step()
+                taken = time_step()
+            if repeat > 0:
+                found.append(taken)
     return Measurement(
         "memory",
         f"step of {type(network).__name__} on {'×'.join(map(str, images.shape))}, memory kept",

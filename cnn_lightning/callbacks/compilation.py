@@ -9,6 +9,9 @@ from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.errors import UserError
 from cnn_lightning.networks import Network
 
+# of inductor, as `torch.compile` documents them
+_MODES = ("reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
 
 class Compilation(L.Callback):
     """Compiles the network when training begins, in place: names of its weights stay.
@@ -16,26 +19,35 @@ class Compilation(L.Callback):
     Hooks are heard all the same: what listens to layers runs them uncompiled.
 
     Args:
-        backend: One of `torch.compiler.list_backends(None)`.
+        backend: One of `torch.compiler.list_backends(None)`, or a mode of inductor:
+            `reduce-overhead` replays a step's kernels as one CUDA graph, `max-autotune` tries more
+            kernels too, `max-autotune-no-cudagraphs` does that alone.
 
     Raises:
-        UserError: There is no such backend.
+        UserError: There is no such backend or mode.
     """
 
     def __init__(self, backend: str = "inductor") -> None:
-        known = torch.compiler.list_backends(None)
+        known = [*torch.compiler.list_backends(None), *_MODES]
         if backend not in known:
             raise UserError(
                 f"torch cannot compile with {backend!r}", f"use one of {', '.join(known)}"
             )
         self.backend = backend
 
+    def compile(self, network: Network) -> None:
+        """Compile a network in place."""
+        for part in parts_to_compile(network):
+            if self.backend in _MODES:
+                part.compile(mode=self.backend)
+            else:
+                part.compile(backend=self.backend)
+
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # not earlier: the model summary has run by now, with hooks that would be compiled in
         if isinstance(pl_module, ImageClassifier):
-            for part in parts_to_compile(pl_module.network):
-                part.compile(backend=self.backend)
+            self.compile(pl_module.network)
 
 
 def parts_to_compile(network: Network) -> list[nn.Module]:

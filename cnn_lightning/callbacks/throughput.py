@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import lightning as L
+import torch
 from typing_extensions import override
 
 from cnn_lightning.classifiers.window import ends_step, is_logged, tell
@@ -12,7 +13,8 @@ from cnn_lightning.classifiers.window import ends_step, is_logged, tell
 class Throughput(L.Callback):
     """Logs `images_per_second`: training images of all processes over the time between loggings.
 
-    Validation, checkpoints and pictures at an epoch's end do not count.
+    Validation, checkpoints and pictures at an epoch's end do not count. What a GPU has yet to do
+    is waited for at each logging.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,8 @@ class Throughput(L.Callback):
         self._images += batch.labels.shape[0]
         is_due = ends_step(trainer, batch_idx) and is_logged(trainer, trainer.global_step)
         if is_due or trainer.is_last_batch:
+            if (device := trainer.strategy.root_device).type != "cpu":
+                torch.accelerator.synchronize(device)
             images = self._images * trainer.world_size
             speed = images / max(time.monotonic() - self._since, 1e-9)
             tell(trainer, {"images_per_second": speed})

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cnn_lightning.commands.arguments import read_start
 from cnn_lightning.commands.benchmarking.bare_loop import find_autocast
+from cnn_lightning.commands.benchmarking.busyness import Busyness
 from cnn_lightning.commands.benchmarking.data_path import measure_data_path
 from cnn_lightning.commands.benchmarking.frozen import WholeEpochs
 from cnn_lightning.commands.benchmarking.layouts import measure_layouts
@@ -27,14 +28,15 @@ from cnn_lightning.console import say
 from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.files import write_text
 
-PARTS = ("data", "step", "layout", "memory", "startup", "features")
+PARTS = ("data", "step", "busyness", "layout", "memory", "startup", "features")
 
 _DESCRIPTION = """
 Measure how fast a config trains, each part by turns with a reference: the data path against
 torchvision's PIL images and worker processes; training steps through the Trainer, with all
-callbacks and loggers of `fit`, against a bare loop; the layout of batches in memory against the
-other; memory kept for the next step against memory given back; start-up, peak memory and
-checkpoints; with a frozen backbone, later epochs against the first. The ratios are the result.
+callbacks and loggers of `fit`, against a bare loop, and how busy both keep a GPU; the layout of
+batches in memory against the other; memory kept for the next step against memory given back;
+start-up, peak memory and checkpoints; with a frozen backbone, later epochs against the first. The
+ratios are the result.
 Options of `fit` are taken too; several --config are stacked as there.
 """
 
@@ -140,6 +142,13 @@ def _measure(
         MeasuredCLI(read_start("fit", [*limited, *epochs]), [race])
         measured += race.measurements()
         facts["training"] = race.facts
+    if "busyness" in parts and device.type != "cuda":
+        remarks.append("how busy it is can be measured of an NVIDIA GPU alone")
+    elif "busyness" in parts:
+        say("busyness of the GPU")
+        busyness = Busyness()
+        MeasuredCLI(read_start("fit", [*limited, *epochs]), [busyness])
+        measured.append(busyness.measurement())
     dtype = find_autocast(built.trainer.precision)
     if "layout" in parts:
         say("layout in memory")

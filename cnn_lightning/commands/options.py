@@ -32,7 +32,7 @@ GENERAL = {
     "compile": Option(
         kind=bool | str,
         default=False,
-        help="Compile the network: true, or the name of a backend of torch.compile.",
+        help="Compile the network: true, or a backend or mode of torch.compile.",
         only="fit",
     ),
     "cpu_bf16": Option(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -59,7 +60,9 @@ class _Backbone(nn.Module):
     @override
     def forward(self, images: Tensor) -> Tensor:
         x: Tensor = self.blocks(self.activation(self.whiten(images)))
-        return x.amax((2, 3))
+        # not amax, whose gradient looks for values equal to the greatest: compiled, these are
+        # computed again in another precision, and where none is equal the gradient is NaN
+        return F.max_pool2d(x, x.shape[2:]).flatten(1)
 
 
 class _Block(nn.Module):

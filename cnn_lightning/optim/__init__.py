@@ -1,11 +1,12 @@
 """Optimizers, learning-rate schedules and parameter groups."""
 
 from cnn_lightning.optim.building import split_weight_decay
-from cnn_lightning.optim.muon import MuonAdamW, orthogonalize
+from cnn_lightning.optim.muon import MuonAdamW, MuonSGD, orthogonalize
 from cnn_lightning.optim.schedules import WarmupCosine, WarmupLinear, WarmupSteps
 
 __all__ = [
     "MuonAdamW",
+    "MuonSGD",
     "WarmupCosine",
     "WarmupLinear",
     "WarmupSteps",

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from cnn_lightning.callbacks import Compilation
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.losses import training_loss
 from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule
@@ -22,12 +23,12 @@ class BareLoop:
     """A loop over a copy of a classifier's network, without all that training can do without.
 
     The same batches, augmentation, precision, optimizer and schedule as the Trainer's, in the same
-    order, so that without dropout it ends with the same weights. It logs nothing, counts no correct
-    answers, checks no loss, writes no file and knows of no callback.
+    order, compiled if its network is, so that without dropout it ends with the same weights. It
+    logs nothing, counts no correct answers, checks no loss, writes no file, knows of no callback.
 
     Args:
         trainer: What it is compared with; its settings are taken over.
-        classifier: Whose network is copied, as it is before the first step.
+        classifier: Whose network is copied, as it is before the first step and compilation.
         data: Where the batches come from.
 
     Raises:
@@ -40,6 +41,9 @@ class BareLoop:
         self.data = data
         self.device = trainer.strategy.root_device
         self.network = deepcopy(classifier.network)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
+            if isinstance(callback, Compilation):
+                callback.compile(self.network)
         self.frozen = classifier.freeze_part is not None
         self.label_smoothing = classifier.label_smoothing
         self.class_weights = classifier.loss_weights

@@ -21,10 +21,10 @@ class Measurement:
     """One thing measured several times, beside a reference measured by turns with it.
 
     Args:
-        part: `data`, `step`, `layout`, `memory`, `startup` or `features`.
+        part: `data`, `step`, `busyness`, `layout`, `memory`, `startup` or `features`.
         what: What was measured.
-        unit: Of all values; `images/s` is better the more there are of it, everything else the
-            less.
+        unit: Of all values; `images/s` and `of the time` are better the more there are of them,
+            everything else the less.
         values: One of each repeat.
         reference: What it is compared with; empty if with nothing.
         reference_values: One of each repeat.

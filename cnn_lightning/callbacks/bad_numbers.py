@@ -33,6 +33,7 @@ class BadNumbers(L.Callback):
         self.stop = stop
         self.folder: RunFolder | None = None
         self._sum: Tensor | None = None  # of the losses since they were checked, on the device
+        self._since = 0  # the step of the first of them
 
     @override
     def on_before_backward(
@@ -42,8 +43,10 @@ class BadNumbers(L.Callback):
             return
         if _is_quick_to_read(loss):
             self._check_training(trainer, loss, "")
+        elif self._sum is None:
+            self._sum, self._since = loss.detach(), trainer.global_step
         else:
-            self._sum = loss.detach() if self._sum is None else self._sum + loss.detach()
+            self._sum = self._sum + loss.detach()
 
     @override
     def on_train_batch_end(
@@ -58,9 +61,8 @@ class BadNumbers(L.Callback):
             return
         is_due = ends_step(trainer, batch_idx) and is_logged(trainer, trainer.global_step)
         if is_due or trainer.is_last_batch:
-            every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
-            since = f"the last {every} steps" if every else "this epoch"
-            self._check_training(trainer, self._sum, f" in {since}, found")
+            steps = trainer.global_step - self._since
+            self._check_training(trainer, self._sum, f" in the last {steps} step(s), found")
             self._sum = None
 
     @override

@@ -103,7 +103,19 @@ def test_a_bad_loss_is_found_at_logging_where_reading_it_each_step_would_wait(
     assert "is no longer finite, found at step 5" in capsys.readouterr().err
     monkeypatch.setattr(bad_numbers.BadNumbers, "on_save_checkpoint", lambda *args: None)
     assert fit("--trainer.log_every_n_steps", "3") == 1
-    assert "loss is nan in the last 3 steps, found at step 6" in capsys.readouterr().err
+    assert "loss is nan in the last 3 step(s), found at step 6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("every", [0, 50, 5])
+def test_a_bad_loss_is_found_at_the_latest_at_the_end_of_its_epoch(
+    every: int, fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bad_numbers, "_is_quick_to_read", lambda loss: False)
+    spoil_loss(monkeypatch, 6, float("nan"))
+    flags = ("--checkpoint.every_n_steps", "0", "--trainer.log_every_n_steps", str(every))
+    assert fit(*flags) == 1
+    steps = 4 if every == 5 else 9
+    assert f"in the last {steps} step(s), found at step 9 (epoch 1" in capsys.readouterr().err
 
 
 def test_weights_that_go_bad_under_a_good_loss_are_not_written(

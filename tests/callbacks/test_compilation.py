@@ -5,14 +5,17 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
 
 from cnn_lightning import ActivationStatistics, FeatureMaps, Inception, LeNet, ShapesDataModule
 from cnn_lightning.callbacks import Compilation
 from cnn_lightning.callbacks.compilation import parts_to_compile
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.cli import main
-from cnn_lightning.networks import GoogLeNet, LeNet5
+from cnn_lightning.errors import UserError
+from cnn_lightning.networks import AirbenchNetwork, GoogLeNet, LeNet5
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -100,6 +103,36 @@ def test_names_of_weights_stay(tmp_path: Path) -> None:
     for part in parts_to_compile(classifier.network):
         part.compile(backend="eager")
     assert list(classifier.state_dict()) == before
+
+
+def test_modes_are_told_from_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: asked.append(how))
+    for name in ("max-autotune-no-cudagraphs", "aot_eager"):
+        Compilation(name).compile(LeNet5(3))
+    assert asked == [{"mode": "max-autotune-no-cudagraphs"}, {"backend": "aot_eager"}]
+    with pytest.raises(UserError, match="reduce-overhead"):
+        Compilation("fast")
+
+
+@pytest.mark.slow
+def test_gradients_of_airbench_compiled_in_bfloat16_are_those_of_uncompiled() -> None:
+    torch.manual_seed(0)
+    network = AirbenchNetwork(10, widths=(8, 8, 8))
+    images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
+
+    def kernel_gradients() -> list[Tensor]:
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        kernels = [parameter for parameter in network.parameters() if parameter.ndim == 4]
+        return [kernel.grad.clone() for kernel in kernels if kernel.grad is not None]
+
+    plain = kernel_gradients()
+    Compilation().compile(network)
+    for one, other in zip(kernel_gradients(), plain, strict=True):
+        assert (one - other).norm() < 0.1 * other.norm()
 
 
 @pytest.mark.slow

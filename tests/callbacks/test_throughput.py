@@ -2,9 +2,13 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from cnn_lightning.callbacks import Throughput
 from cnn_lightning.cli import main
 
 
@@ -37,3 +41,34 @@ def test_the_speed_is_told_where_the_loss_is(
         rows = list(csv.DictReader(stream))
     for name in ("images_per_second", "train/loss"):
         assert [int(row["step"]) for row in rows if row[name]] == steps
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("cuda", [5, 9]), ("cpu", [])])
+def test_what_a_gpu_has_yet_to_do_is_waited_for_at_each_logging(
+    kind: str, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = torch.device(kind, 0)
+    trainer: Any = SimpleNamespace(
+        world_size=1,
+        accumulate_grad_batches=1,
+        log_every_n_steps=5,
+        num_training_batches=9,
+        strategy=SimpleNamespace(root_device=device),
+        loggers=[],
+        callback_metrics={},
+        progress_bar_metrics={},
+    )
+    waited: list[int] = []
+
+    def wait(asked: torch.device) -> None:
+        assert asked == device
+        waited.append(trainer.global_step)
+
+    monkeypatch.setattr(torch.accelerator, "synchronize", wait)
+    throughput = Throughput()
+    throughput.on_train_epoch_start(trainer, None)  # type: ignore[arg-type]
+    batch = SimpleNamespace(labels=torch.zeros(7))
+    for number in range(9):
+        trainer.global_step, trainer.is_last_batch = number + 1, number == 8
+        throughput.on_train_batch_end(trainer, None, None, batch, number)  # type: ignore[arg-type]
+    assert waited == expected

@@ -9,7 +9,7 @@ from stopping import LAST, assert_resumes_exactly
 from torch import Tensor, nn
 
 from cnn_lightning.networks import ResidualNetwork
-from cnn_lightning.optim import MuonAdamW, orthogonalize, split_weight_decay
+from cnn_lightning.optim import MuonAdamW, MuonSGD, orthogonalize, split_weight_decay
 
 RECIPE = """
 data:
@@ -112,6 +112,46 @@ def test_everything_else_is_stepped_as_by_torch() -> None:
             assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("linear_lr", [None, 0.05])
+def test_everything_else_is_stepped_as_by_torchs_sgd(linear_lr: float | None) -> None:
+    network, reference = layers(), layers()
+    optimizer = MuonSGD(
+        split_weight_decay(network),
+        sgd_lr=0.2,
+        linear_lr=linear_lr,
+        sgd_momentum=0.7,
+        sgd_weight_decay=0.1,
+    )
+    vectors = [parameter for parameter in reference.parameters() if parameter.ndim < 2]
+    linear = {"params": [reference[4].weight], "lr": linear_lr or 0.2}
+    sgd = torch.optim.SGD(
+        [linear, {"params": vectors, "weight_decay": 0}],
+        lr=0.2,
+        momentum=0.7,
+        weight_decay=0.1,
+        nesterov=True,
+    )
+    for step in range(3):
+        for one in (network, reference):
+            gradients_for(one, step)
+        optimizer.step()
+        sgd.step()
+    for one, other in zip(network.parameters(), reference.parameters(), strict=True):
+        if one.ndim <= 2:
+            assert torch.equal(one, other)
+
+
+def test_kernels_do_not_care_what_steps_the_rest() -> None:
+    networks = [layers(), layers()]
+    for network, kind in zip(networks, (MuonAdamW, MuonSGD), strict=True):
+        optimizer = kind(network.parameters(), lr=0.1, momentum=0.6, weight_decay=0.2, ns_steps=3)
+        for step in range(2):
+            gradients_for(network, step)
+            optimizer.step()
+    assert torch.equal(networks[0][2].weight, networks[1][2].weight)
+    assert not torch.equal(networks[0][4].weight, networks[1][4].weight)
+
+
 def test_kernels_are_normalized_before_a_step_if_so_wished() -> None:
     network = layers()
     optimizer = MuonAdamW(network.parameters(), lr=0.0, normalize_kernels=True)
@@ -156,6 +196,26 @@ def test_channels_last_kernels_are_stepped_alike() -> None:
 def test_numbers_out_of_range_are_refused(argument: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(argument))):
         MuonAdamW(layers().parameters(), **argument)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"sgd_lr": -1}, {"linear_lr": -1}, {"sgd_momentum": 0}, {"sgd_momentum": 1}, {"ns_steps": 0}],
+)
+def test_numbers_out_of_the_range_of_sgd_are_refused(argument: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(argument))):
+        MuonSGD(layers().parameters(), **argument)
+
+
+def test_a_resumed_run_by_sgd_has_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPE.replace("AdamW", "SGD").replace(
+        "adam_lr: 0.005", "sgd_lr: 0.01, linear_lr: 0.1"
+    )
+    run = assert_resumes_exactly(recipe, tmp_path, monkeypatch, 5)
+    groups = torch.load(run / LAST, weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert sorted(group["initial_lr"] for group in groups) == [0.01, 0.02, 0.1]
 
 
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,10 +74,13 @@ class Busyness(Callback):
     """Profiles each epoch's training steps, and after them those of a bare loop.
 
     The first epoch of both warms up.
+
+    Attributes:
+        loop: The bare loop, once training has begun.
     """
 
     def __init__(self) -> None:
-        self._loop: BareLoop | None = None
+        self.loop: BareLoop | None = None
         self._working: WorkingTime | None = None
         self._is_open = False
         self._shares: list[float] = []
@@ -88,7 +91,7 @@ class Busyness(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
         assert isinstance(pl_module, ImageClassifier)  # noqa: S101  # TrainingCLI builds no other
         assert isinstance(data, ImageDataModule)  # noqa: S101
-        self._loop = BareLoop(trainer, pl_module, data)
+        self.loop = BareLoop(trainer, pl_module, data)
         self._working = WorkingTime(trainer.strategy.root_device)
 
     @override
@@ -104,10 +107,10 @@ class Busyness(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
-        assert self._loop is not None  # noqa: S101  # since on_train_start
+        assert self.loop is not None  # noqa: S101  # since on_train_start
         assert self._working is not None  # noqa: S101
         self._working.start()
-        for _ in self._loop.train_epoch(trainer.current_epoch):
+        for _ in self.loop.train_epoch(trainer.current_epoch):
             pass
         self._bare_shares.append(self._working.stop())
 

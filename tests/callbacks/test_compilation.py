@@ -137,8 +137,9 @@ def test_gradients_of_airbench_compiled_in_bfloat16_are_those_of_uncompiled() ->
 
 @pytest.mark.slow
 def test_compiled_by_inductor_it_trains(tmp_path: Path) -> None:
-    plain = fit(tmp_path, "plain")["state_dict"]
-    compiled = fit(tmp_path, "compiled", "--compile", "true")["state_dict"]
+    # inductor draws what dropout drops in a way of its own; later, rounding can turn a ReLU over
+    more = ["--model.dropout", "0", "--trainer.limit_train_batches", "4"]
+    plain = fit(tmp_path, "plain", *more)["state_dict"]
+    compiled = fit(tmp_path, "compiled", *more, "--compile", "true")["state_dict"]
     for key, value in plain.items():  # type: ignore[attr-defined]
-        # fused and vectorised arithmetic rounds otherwise; ten steps let it grow
-        assert torch.allclose(value, compiled[key], rtol=1e-2, atol=1e-3), key  # type: ignore[index]
+        assert torch.allclose(value, compiled[key], rtol=1e-3, atol=1e-5), key  # type: ignore[index]

@@ -147,6 +147,8 @@ def try_out(command: str) -> None:
         config = Path(option(argv, "--config") or "")
         _, _, *data_flags = small_arguments(config, Path("data"), batch_size=4)
         more = [*data_flags, *more]
+        if option(argv, "--model.image_size") is not None:
+            more += ["--model.image_size", "64"]
     elif argv[0] == "compare":
         names = argv[1 : next((i for i, word in enumerate(argv) if word[:2] == "--"), None)]
         for name in names:

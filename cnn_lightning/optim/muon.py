@@ -1,7 +1,7 @@
 """Muon: steps of momentum that are orthogonal matrices."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -50,7 +50,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if is_tall else x).to(matrices.dtype)
 
 
-class _Muon(Optimizer):
+class _Muon(Optimizer, ABC):
     """Muon for the kernels of convolutions; a subclass steps everything else."""
 
     @override
@@ -148,12 +148,9 @@ class MuonAdamW(_Muon):
     ) -> None:
         muon = _muon_settings(lr, momentum, weight_decay, nesterov, ns_steps, normalize_kernels)
         beta1, beta2 = adam_betas
-        _check_ranges(
-            adam_lr=(adam_lr, math.inf),
-            adam_betas=(max(beta1, beta2), 1),
-            adam_weight_decay=(adam_weight_decay, math.inf),
-        )
-        _check_ranges(adam_betas=(min(beta1, beta2), 1))
+        _check_ranges(adam_lr=(adam_lr, math.inf), adam_weight_decay=(adam_weight_decay, math.inf))
+        for beta in (beta1, beta2):
+            _check_ranges(adam_betas=(beta, 1))
         adam = {
             "lr": adam_lr,
             "betas": [beta1, beta2],

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
 from itertools import islice
+from typing import Self
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from cnn_lightning.callbacks import Compilation
@@ -59,6 +60,14 @@ class BareLoop:
         self.schedule = build_schedule(classifier.schedule, self.optimizer, length)
         self.autocast = find_autocast(trainer.precision)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.autocast == torch.float16)
+
+    @classmethod
+    def beside(cls, trainer: Trainer, module: LightningModule) -> Self:
+        """The loop to compare a training with that is about to begin, and was built by `fit`."""
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
+        assert isinstance(module, ImageClassifier)  # noqa: S101  # TrainingCLI builds no other
+        assert isinstance(data, ImageDataModule)  # noqa: S101
+        return cls(trainer, module, data)
 
     def train_epoch(self, epoch: int, turn: int = 0) -> Iterator[int]:
         """Run one epoch, a turn of it whenever the next value is asked for.

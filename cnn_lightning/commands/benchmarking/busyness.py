@@ -7,11 +7,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile
 from typing_extensions import override
 
-from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.commands.benchmarking.bare_loop import BareLoop
 from cnn_lightning.commands.benchmarking.report import Measurement
 from cnn_lightning.commands.benchmarking.timing import clock
-from cnn_lightning.data import ImageDataModule
 
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:
@@ -88,10 +86,7 @@ class Busyness(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
-        assert isinstance(pl_module, ImageClassifier)  # noqa: S101  # TrainingCLI builds no other
-        assert isinstance(data, ImageDataModule)  # noqa: S101
-        self.loop = BareLoop(trainer, pl_module, data)
+        self.loop = BareLoop.beside(trainer, pl_module)
         self._working = WorkingTime(trainer.strategy.root_device)
 
     @override

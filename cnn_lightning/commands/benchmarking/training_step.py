@@ -6,13 +6,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.commands.arguments import Start
 from cnn_lightning.commands.benchmarking.bare_loop import BareLoop, find_autocast
 from cnn_lightning.commands.benchmarking.report import Measurement
 from cnn_lightning.commands.benchmarking.timing import clock
 from cnn_lightning.commands.training import TrainingCLI
-from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
 
 # with these an epoch would not be a row of training steps, or the run would end elsewhere
@@ -107,15 +105,12 @@ class Race(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
-        assert isinstance(pl_module, ImageClassifier)  # noqa: S101  # TrainingCLI builds no other
-        assert isinstance(data, ImageDataModule)  # noqa: S101
-        self.loop = BareLoop(trainer, pl_module, data)
+        self.loop = BareLoop.beside(trainer, pl_module)
         if not 0 < self._turn < self.loop.num_batches:
             self._turn = self.loop.num_batches
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's own
         self._facts = {
-            "batch_size": data.batch_size,
+            "batch_size": self.loop.data.batch_size,
             "steps": self.loop.num_batches,
             "steps_of_a_turn": self._turn,
             "precision": str(trainer.precision),

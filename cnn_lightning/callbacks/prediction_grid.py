@@ -49,7 +49,9 @@ class PredictionGrid(L.Callback):
             return
         images, labels = data.load("train")
         chosen = evenly(data.stage_indices("val"), NUM_PICTURED)
-        with averaged_weights(trainer, pl_module):
+        # a compiled network would be compiled anew for so few images, and for each view of them
+        uncompiled = torch.compiler.set_stance("force_eager")
+        with averaged_weights(trainer, pl_module), uncompiled:
             names, probabilities = pl_module.predict_images(images[chosen])
         figure = draw_predictions(
             images[chosen],

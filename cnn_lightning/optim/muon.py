@@ -80,10 +80,10 @@ class _Muon(Optimizer, ABC):
     def _step_by_muon(self, group: dict[str, Any], moving: list[Tensor]) -> None:
         if group["weight_decay"]:
             torch._foreach_mul_(moving, 1 - group["lr"] * group["weight_decay"])
+        if group["normalize_kernels"]:
+            _normalize(moving)
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for kernel, direction in zip(moving, self._directions(group, moving), strict=True):
-            if group["normalize_kernels"]:
-                kernel.mul_(len(kernel) ** 0.5 / kernel.norm().clamp(min=1e-7))
             matrix = direction.flatten(1)
             alike[tuple(matrix.shape)].append((kernel, matrix))
         # matrices of one shape take one call: a GPU would wait for its next order most of the time
@@ -261,6 +261,16 @@ class MuonSGD(_Muon):
         )
         for parameter, buffer in zip(moving, buffers, strict=True):
             self.state[parameter]["momentum_buffer"] = buffer
+
+
+def _normalize(kernels: list[Tensor]) -> None:
+    """Scale each kernel O×I×… to the norm sqrt(O), in place."""
+    scales = torch._foreach_norm(kernels)
+    torch._foreach_clamp_min_(scales, 1e-7)
+    torch._foreach_reciprocal_(scales)
+    torch._foreach_mul_(scales, [len(kernel) ** 0.5 for kernel in kernels])
+    for kernel, scale in zip(kernels, scales, strict=True):
+        kernel.mul_(scale)
 
 
 def _muon_settings(

@@ -81,6 +81,15 @@ def test_without_the_flag_nothing_is_compiled(tmp_path: Path) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0
 
 
+def test_it_is_compiled_for_training_and_validation_alone(tmp_path: Path) -> None:
+    torch._dynamo.utils.counters.clear()
+    # 70 training images in batches of one size, and 10 of validation
+    more = ["--data.batch_size", "14", "--model.test_augment", "flip_shift"]
+    fit(tmp_path, "run", "--compile", "eager", *more)
+    assert list(tmp_path.glob("run/small/version_0/figures/validation_predictions.png"))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
 def test_auxiliary_heads_are_compiled_block_by_block() -> None:
     network = GoogLeNet(3, 3, stem="small")
     assert parts_to_compile(LeNet5(3)) != parts_to_compile(network)

@@ -80,8 +80,8 @@ def read_image(path: Path | str, *, mode: Mode = "RGB") -> Tensor:
             (`PIL.Image.MAX_IMAGE_PIXELS`), or its pixels have no known range (floats, 32 bits).
     """
     with _open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-    return _to_tensor(upright, mode, str(path))
+        ImageOps.exif_transpose(image, in_place=True)  # and so it is loaded
+    return _to_tensor(image, mode, str(path))
 
 
 def read_size(path: Path | str) -> tuple[int, int]:

@@ -44,7 +44,7 @@ class ListedImagesDataModule(ImageDataModule):
         std: As `mean`.
         test_fraction: Share of each class held out as test set, 0..1, where there is none;
             `split_seed` decides which.
-        num_workers: Threads that decode; `None` takes one per core.
+        num_workers: Threads or processes that decode; `None` takes one per core.
         allow_links: Whether files may lie outside of `root`; else they are refused.
         **kwargs: As for `ImageDataModule`.
     """
@@ -154,11 +154,11 @@ class ListedImagesDataModule(ImageDataModule):
 
 
 def check_workers(num_workers: int | None) -> int:
-    """Threads to decode with, one per core if none are given.
+    """Threads or processes to decode with, one per core if none are given.
 
     Raises:
         UserError: There would be none.
     """
     if num_workers is not None and num_workers < 1:
-        raise UserError(f"num_workers is {num_workers}", "give a number of threads, or null")
+        raise UserError(f"num_workers is {num_workers}", "give a number, or null for one per core")
     return num_workers or os.cpu_count() or 1

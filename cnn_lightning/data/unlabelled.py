@@ -46,7 +46,7 @@ class UnlabelledDataModule(ImageDataModule):
         mean: Per channel, in units of 0..1.
         std: As `mean`.
         eval_batch_size: Images per process and step.
-        num_workers: Threads that decode; `None` takes one per core.
+        num_workers: Threads or processes that decode; `None` takes one per core.
         allow_links: Whether links within a folder may lead out of it; else they are not read.
 
     Example:
@@ -136,7 +136,7 @@ class FileLoader:
         files: All files, of all processes.
         image_shape: C, S, S.
         batch_size: Images per batch; the last has fewer.
-        num_workers: Threads that decode.
+        num_workers: Threads or processes that decode.
         rank: This process, which takes every `world_size`-th file.
         world_size: Processes.
         unread: Where files that could not be read are added.

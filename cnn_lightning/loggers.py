@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -82,7 +83,10 @@ class EventFiles(TensorBoardLogger):
                 # TensorBoard's own way to a graph; torch advises against it, and against sizes that
                 # the trace takes for constants
                 warnings.simplefilter("ignore")
-                self.experiment.add_graph(model.network, example.to(model.device))
+                example = example.to(model.device)
+                # traced here, once: TensorBoard would trace it again to compare the two
+                traced = torch.jit.trace(model.network, example, check_trace=False)  # type: ignore[no-untyped-call]
+                self.experiment.add_graph(traced, example)
 
     @override
     @rank_zero_only

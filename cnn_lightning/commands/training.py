@@ -289,10 +289,11 @@ class TrainingCLI(LightningCLI):
         )
         say(f"{how}, seed {config.seed_everything}")
         self._check_fit()
+        text = self.dump_settings()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             remove_parts(folder.path)  # of a process that was killed
-            write_text(folder.next_config(), self.dump_settings())
-        settings = yaml.safe_load(self.dump_settings())
+            write_text(folder.next_config(), text)
+        settings = yaml.safe_load(text)
         settings["trainer"] = {key: settings["trainer"][key] for key in _TRAINER_SETTINGS}
         for logger in trainer.loggers:
             if isinstance(logger, EventFiles):

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -126,6 +127,11 @@ def _by_processes(tasks: _Tasks, workers: int, most: int) -> Generator[Decoded]:
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(workers, context, _begin_process, (tasks,))
     try:
+        with warnings.catch_warnings():
+            # Python 3.12 and later warn of a fork beside threads: these here hold no lock that a
+            # process needs
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pool.submit(int).result()  # starts them all
         with closing(_in_order(pool, _decode_in_process, len(tasks), most)) as results:
             for places, images, errors in results:
                 yield Decoded(places, torch.from_numpy(images), errors)

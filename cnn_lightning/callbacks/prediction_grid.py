@@ -50,8 +50,7 @@ class PredictionGrid(L.Callback):
         images, labels = data.load("train")
         chosen = evenly(data.stage_indices("val"), NUM_PICTURED)
         # a compiled network would be compiled anew for so few images, and for each view of them
-        uncompiled = torch.compiler.set_stance("force_eager")
-        with averaged_weights(trainer, pl_module), uncompiled:
+        with averaged_weights(trainer, pl_module), torch.compiler.set_stance("force_eager"):
             names, probabilities = pl_module.predict_images(images[chosen])
         figure = draw_predictions(
             images[chosen],

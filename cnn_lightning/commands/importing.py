@@ -54,8 +54,7 @@ def guarded_parser() -> Iterator[None]:
     except ValueError as error:
         raise UserError(f"--allow_modules: {error}", "leave it out") from error
     read = get_loader("yaml")
-
-    passed: set[str] = set()  # the parser reads each value some three times
+    passed: set[str] = set()  # the parser reads each value many times
 
     def read_checked(text: str) -> Any:
         if text not in passed:

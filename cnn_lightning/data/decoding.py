@@ -26,8 +26,8 @@ _Result = TypeVar("_Result")
 
 _MAX_CHUNK = 64  # images per task: enough that handing out tasks costs nothing
 _TASKS_PER_WORKER = 4  # at least, so that a few files too are shared between all workers
-# so many small files take a process about as long as it takes to start one
-_FILES_PER_PROCESS = 400
+# of 32×32 pixels: with so many each, threads take as long as processes that have yet to start
+_FILES_PER_PROCESS = 200
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>: a signal for when the parent has died
 
 

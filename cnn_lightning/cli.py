@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cnn_lightning.console import rank
+from cnn_lightning.deferral import deferred
 from cnn_lightning.errors import Interrupted, RunError, SharedRunError, UserError
 from cnn_lightning.imports import allow_modules
 
@@ -63,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
         with _heeding_signals(), allow_modules(modules):
             if "torch" not in sys.modules:
                 _check_early(argv[0], arguments)
-            module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
+            with deferred("scipy.signal", hamming=None):  # torchmetrics adds a name where it lacks
+                module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
             return int(module.main(argv[0], arguments))
     except (UserError, RunError) as error:
         if os.environ.get("CNN_LIGHTNING_DEBUG") == "1":

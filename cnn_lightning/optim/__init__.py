@@ -1,7 +1,9 @@
 """Optimizers, learning-rate schedules and parameter groups."""
 
 from cnn_lightning.optim.building import split_weight_decay
-from cnn_lightning.optim.muon import MuonAdamW, MuonSGD, orthogonalize
+from cnn_lightning.optim.muon import orthogonalize
+from cnn_lightning.optim.muon_adamw import MuonAdamW
+from cnn_lightning.optim.muon_sgd import MuonSGD
 from cnn_lightning.optim.schedules import WarmupCosine, WarmupLinear, WarmupSteps
 
 __all__ = [

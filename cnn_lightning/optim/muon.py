@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.adamw import adamw
-from torch.optim.sgd import sgd
 from typing_extensions import override
 
 # of the quintic polynomial: Jordan et al. 2024, kellerjordan.github.io/posts/muon
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 # how many dimensions kernels have, of convolutions over lines, images and volumes
-_KERNELS = (3, 4, 5)
+KERNELS = (3, 4, 5)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -50,7 +48,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if is_tall else x).to(matrices.dtype)
 
 
-class _Muon(Optimizer, ABC):
+class MuonBase(Optimizer, ABC):
     """Muon for the kernels of convolutions; a subclass steps everything else."""
 
     @override
@@ -107,162 +105,6 @@ class _Muon(Optimizer, ABC):
         return list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
 
 
-class MuonAdamW(_Muon):
-    """Muon for the kernels of convolutions, AdamW for everything else.
-
-    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) orthogonalises what momentum makes
-    of the gradient, each kernel O×I×h×w seen as a matrix O×Ihw, and scales a step by
-    sqrt(max(1, rows / columns)). Biases, norms and fully connected layers are trained by torch's
-    AdamW, with a rate of their own; a schedule scales both alike.
-
-    Args:
-        params: Parameters, or groups of them; what a group says of `weight_decay` holds.
-        lr: Rate of the kernels.
-        momentum: Momentum of the kernels, 0 to below 1.
-        weight_decay: Decay of the kernels, which shrink by lr · weight_decay a step.
-        nesterov: Whether this momentum is Nesterov's.
-        ns_steps: Newton–Schulz iterations.
-        normalize_kernels: Whether each kernel is scaled to the norm sqrt(O) before each step, as
-            in airbench94_muon (github.com/KellerJordan/cifar10-airbench).
-        adam_lr: Rate of the other parameters.
-        adam_betas: How slowly AdamW's means of gradients and of their squares move, 0 to below 1.
-        adam_weight_decay: Decay of the other parameters.
-
-    Raises:
-        ValueError: A number is out of its range.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 0.02,
-        momentum: float = 0.95,
-        weight_decay: float = 0.0,
-        nesterov: bool = True,  # noqa: FBT001, FBT002  # in torch's optimizers it has this place
-        ns_steps: int = 5,
-        *,
-        normalize_kernels: bool = False,
-        adam_lr: float = 1e-3,
-        adam_betas: tuple[float, float] = (0.9, 0.95),
-        adam_weight_decay: float = 0.0,
-    ) -> None:
-        muon = _muon_settings(lr, momentum, weight_decay, nesterov, ns_steps, normalize_kernels)
-        beta1, beta2 = adam_betas
-        _check_ranges(adam_lr=(adam_lr, math.inf), adam_weight_decay=(adam_weight_decay, math.inf))
-        for beta in (beta1, beta2):
-            _check_ranges(adam_betas=(beta, 1))
-        adam = {
-            "lr": adam_lr,
-            "betas": [beta1, beta2],
-            "weight_decay": adam_weight_decay,
-            "eps": 1e-8,
-        }
-        super().__init__(_split(params, [(muon, _KERNELS), (adam, (0, 1, 2))]), {})
-
-    @override
-    def _step_others(
-        self, group: dict[str, Any], moving: list[Tensor], gradients: list[Tensor]
-    ) -> None:
-        for parameter in moving:
-            if not self.state[parameter]:
-                self.state[parameter] = {
-                    "step": torch.tensor(0.0),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
-                }
-        states = [self.state[parameter] for parameter in moving]
-        adamw(
-            moving,
-            gradients,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            max_exp_avg_sqs=[],
-            state_steps=[state["step"] for state in states],
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-
-
-class MuonSGD(_Muon):
-    """Muon for the kernels of convolutions, SGD with Nesterov momentum for everything else.
-
-    As airbench94_muon trains (github.com/KellerJordan/cifar10-airbench), where biases want rates
-    thousands of times those of the fully connected layer. `MuonAdamW` says what Muon is; a schedule
-    scales all three rates alike.
-
-    Args:
-        params: Parameters, or groups of them; what a group says of `weight_decay` holds.
-        lr: Rate of the kernels.
-        momentum: Momentum of the kernels, 0 to below 1.
-        weight_decay: Decay of the kernels, which shrink by lr · weight_decay a step.
-        nesterov: Whether this momentum is Nesterov's; that of the others always is.
-        ns_steps: Newton–Schulz iterations.
-        normalize_kernels: Whether each kernel is scaled to the norm sqrt(O) before each step.
-        sgd_lr: Rate of biases and norms.
-        linear_lr: Rate of fully connected layers; `None` takes `sgd_lr`.
-        sgd_momentum: Momentum of all but kernels, above 0 and below 1.
-        sgd_weight_decay: Decay of all but kernels, added to their gradients.
-
-    Raises:
-        ValueError: A number is out of its range.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 0.02,
-        momentum: float = 0.95,
-        weight_decay: float = 0.0,
-        nesterov: bool = True,  # noqa: FBT001, FBT002  # in torch's optimizers it has this place
-        ns_steps: int = 5,
-        *,
-        normalize_kernels: bool = False,
-        sgd_lr: float = 0.05,
-        linear_lr: float | None = None,
-        sgd_momentum: float = 0.9,
-        sgd_weight_decay: float = 0.0,
-    ) -> None:
-        muon = _muon_settings(lr, momentum, weight_decay, nesterov, ns_steps, normalize_kernels)
-        linear_lr = sgd_lr if linear_lr is None else linear_lr
-        _check_ranges(
-            sgd_lr=(sgd_lr, math.inf),
-            linear_lr=(linear_lr, math.inf),
-            sgd_momentum=(sgd_momentum, 1),
-            sgd_weight_decay=(sgd_weight_decay, math.inf),
-        )
-        if sgd_momentum == 0:
-            raise ValueError("sgd_momentum is 0, and Nesterov's momentum must be above it")
-        vectors = {"lr": sgd_lr, "momentum": sgd_momentum, "weight_decay": sgd_weight_decay}
-        matrices = {**vectors, "lr": linear_lr}
-        kinds = [(muon, _KERNELS), (matrices, (2,)), (vectors, (0, 1))]
-        super().__init__(_split(params, kinds), {})
-
-    @override
-    def _step_others(
-        self, group: dict[str, Any], moving: list[Tensor], gradients: list[Tensor]
-    ) -> None:
-        buffers = [self.state[parameter].get("momentum_buffer") for parameter in moving]
-        sgd(
-            moving,
-            gradients,
-            buffers,
-            has_sparse_grad=False,
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-            lr=group["lr"],
-            dampening=0.0,
-            nesterov=True,
-            maximize=False,
-        )
-        for parameter, buffer in zip(moving, buffers, strict=True):
-            self.state[parameter]["momentum_buffer"] = buffer
-
-
 def _normalize(kernels: list[Tensor]) -> None:
     """Scale each kernel O×I×… to the norm sqrt(O), in place."""
     scales = torch._foreach_norm(kernels)
@@ -273,7 +115,7 @@ def _normalize(kernels: list[Tensor]) -> None:
         kernel.mul_(scale)
 
 
-def _muon_settings(
+def muon_settings(
     lr: float,
     momentum: float,
     weight_decay: float,
@@ -282,7 +124,7 @@ def _muon_settings(
     normalize_kernels: bool,  # noqa: FBT001
 ) -> dict[str, Any]:
     """What the group of the kernels says."""
-    _check_ranges(lr=(lr, math.inf), momentum=(momentum, 1), weight_decay=(weight_decay, math.inf))
+    check_ranges(lr=(lr, math.inf), momentum=(momentum, 1), weight_decay=(weight_decay, math.inf))
     if ns_steps < 1:
         raise ValueError(f"ns_steps is {ns_steps}, it must be at least 1")
     return {
@@ -295,14 +137,14 @@ def _muon_settings(
     }
 
 
-def _check_ranges(**ranges: tuple[float, float]) -> None:
+def check_ranges(**ranges: tuple[float, float]) -> None:
     """Refuse values that are not in 0 to below a limit, each given as (value, limit)."""
     for name, (value, below) in ranges.items():
         if not 0 <= value < below:
             raise ValueError(f"{name} is {value}, it must be in 0..{below}")
 
 
-def _split(
+def split_by_dimensions(
     params: Iterable[Any], kinds: Sequence[tuple[dict[str, Any], Sequence[int]]]
 ) -> list[dict[str, Any]]:
     """Groups of parameters of one kind each; none is empty.

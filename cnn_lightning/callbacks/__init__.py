@@ -10,6 +10,7 @@ from cnn_lightning.callbacks.feature_cache import FeatureCache
 from cnn_lightning.callbacks.feature_maps import FeatureMaps
 from cnn_lightning.callbacks.gradient_norm import GradientNorm
 from cnn_lightning.callbacks.kernels import Kernels
+from cnn_lightning.callbacks.network_summary import NetworkSummary
 from cnn_lightning.callbacks.prediction_files import NUM_RANKED, PredictionFiles
 from cnn_lightning.callbacks.prediction_grid import PredictionGrid
 from cnn_lightning.callbacks.progress import Bar, EpochLines
@@ -32,6 +33,7 @@ __all__ = [
     "GradientNorm",
     "Kernels",
     "LastCheckpoint",
+    "NetworkSummary",
     "PredictionFiles",
     "PredictionGrid",
     "SameFolder",

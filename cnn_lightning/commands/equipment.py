@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import RichModelSummary
+from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.loggers import Logger
 
 from cnn_lightning import callbacks, slurm
@@ -34,8 +34,10 @@ def choose_callbacks(
     if command == "fit":
         if trainer.enable_checkpointing is not False:
             chosen.append(callbacks.BestCheckpoint(folder))
-        chosen += [callbacks.Throughput(), RichModelSummary(max_depth=2)]
-        chosen.append(callbacks.PredictionGrid(folder))
+        chosen += [callbacks.Throughput(), callbacks.PredictionGrid(folder)]
+        own_summary = any(isinstance(callback, ModelSummary) for callback in chosen)
+        if trainer.enable_model_summary is not False and not own_summary:
+            chosen.append(callbacks.NetworkSummary())
         if backend is not None:
             chosen.append(callbacks.Compilation(backend))
         if trainer.gradient_clip_val is not None:

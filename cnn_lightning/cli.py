@@ -64,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
         with _heeding_signals(), allow_modules(modules):
             if "torch" not in sys.modules:
                 _check_early(argv[0], arguments)
-            with deferred("scipy.signal", hamming=None):  # torchmetrics adds a name where it lacks
+            # seconds that torchmetrics spends to give it this name back
+            with deferred("scipy.signal", hamming=None):
                 module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
             return int(module.main(argv[0], arguments))
     except (UserError, RunError) as error:

@@ -19,9 +19,12 @@ class NetworkSummary(ModelSummary):
     are opened as long as the table has at most 50 rows.
     """
 
+    def __init__(self) -> None:
+        super().__init__(max_depth=-1)
+
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        found = summarize(pl_module, max_depth=-1)
+        found = summarize(pl_module, max_depth=self._max_depth)
         columns = (found.layer_names, found.layer_types, found.out_sizes, found.param_nums)
         rows = [
             (name.removeprefix(_NETWORK), kind, _shape(size), f"{count:,}" if count else "")
@@ -36,9 +39,8 @@ class NetworkSummary(ModelSummary):
                 f"{count:>{widths[3]}}"
             )
         total, trained = found.total_parameters, found.trainable_parameters
-        say(
-            f"{total:,} parameters" + ("" if trained == total else f", {trained:,} of them trained")
-        )
+        share = "" if trained == total else f", {trained:,} of them trained"
+        say(f"{total:,} parameters{share}")
 
 
 def _shallow(rows: list[_Row]) -> list[_Row]:

@@ -1,5 +1,7 @@
 """The layers of the network, as training starts."""
 
+import warnings
+
 import lightning as L
 from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.utilities.model_summary.model_summary import summarize
@@ -24,7 +26,10 @@ class NetworkSummary(ModelSummary):
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        found = summarize(pl_module, max_depth=self._max_depth)
+        with warnings.catch_warnings():
+            # of a size in MB, which is not shown
+            warnings.filterwarnings("ignore", message="Precision .* is not supported by the model")
+            found = summarize(pl_module, max_depth=self._max_depth)
         columns = (found.layer_names, found.layer_types, found.out_sizes, found.param_nums)
         rows = [
             (name.removeprefix(_NETWORK), kind, _shape(size), f"{count:,}" if count else "")

@@ -98,6 +98,13 @@ def test_run_without_it(
     assert ("parameters" in capsys.readouterr().out) == (asked is not False)
 
 
+def test_mixed_precision_is_nothing_to_warn_of(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    assert main([*FIT, "--log_dir", str(tmp_path), "--trainer.precision=bf16-mixed"]) == 0
+    assert not [one for one in recwarn if "model summary" in str(one.message)]
+
+
 def test_the_users_own_takes_its_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -245,7 +245,8 @@ class ImageClassifier(LeanModule):
         labels = batch.labels if batch.targets is None else batch.targets.argmax(1)
         self._window.add(loss, logits.detach().argmax(1), labels)
         trainer = self.trainer
-        if ends_step(trainer, batch_idx) and is_logged(trainer, trainer.global_step + 1):
+        is_due = ends_step(trainer, batch_idx) and is_logged(trainer, trainer.global_step + 1)
+        if is_due or trainer.is_last_batch:  # an epoch's end is told by callbacks before the hook
             self._log_window(trainer.global_step)
         return loss
 
@@ -267,7 +268,7 @@ class ImageClassifier(LeanModule):
 
     @override
     def on_train_epoch_end(self) -> None:
-        if not self._window.is_empty:
+        if not self._window.is_empty:  # an epoch that max_steps or max_time cut off
             self._log_window(self.trainer.global_step - 1)
 
     @override

@@ -1,29 +1,40 @@
-from types import SimpleNamespace
-from typing import Any
+"""An epoch's line tells what that epoch logged last."""
+
+import csv
+import re
+from pathlib import Path
 
 import pytest
-from lightning.pytorch.callbacks import RichProgressBar
 
-from cnn_lightning.callbacks import Bar, progress
+from cnn_lightning.cli import main
 
 
-def test_bar_is_drawn_ten_times_a_second_and_at_the_last_step(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("every", [4, 50], ids=["between two loggings", "before the first"])
+def test_the_line_of_an_epoch_tells_its_last_logging(
+    every: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drawn: list[int] = []
-    now = 100.0
-
-    def draw(self: Any, trainer: Any, module: Any, outputs: Any, batch: Any, number: int) -> None:
-        drawn.append(number)
-
-    monkeypatch.setattr(RichProgressBar, "on_train_batch_end", draw)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    bar = Bar()
-    for number in range(1000):
-        trainer: Any = SimpleNamespace(is_last_batch=number == 999)
-        bar.on_train_batch_end(trainer, None, None, None, number)
-        now += 0.001
-    assert drawn[0] == 0
-    assert drawn[-1] == 999
-    assert 9 <= len(drawn) <= 11
-    assert bar.refresh_rate == 10
+    settings = {
+        "data": "ShapesDataModule",
+        "data.num_images": 100,
+        "data.num_test": 20,
+        "data.batch_size": 10,
+        "data.val_fraction": 0.3,  # seven steps an epoch
+        "model": "LeNet",
+        "log_dir": tmp_path,
+        "run": "told",
+        "trainer.max_epochs": 2,
+        "trainer.log_every_n_steps": every,
+    }
+    assert main(["fit", *(f"--{name}={value}" for name, value in settings.items())]) == 0
+    lines = re.findall(
+        r"^epoch .* step (\d+) .*train/loss ([\d.]+)  train/accuracy ([\d.]+)",
+        capsys.readouterr().out,
+        re.MULTILINE,
+    )
+    with (tmp_path / "told/version_0/metrics.csv").open(newline="") as stream:
+        logged = {row["step"]: row for row in csv.DictReader(stream) if row["train/loss"]}
+    assert [int(step) for step, _, _ in lines] == [7, 14]
+    for step, loss, accuracy in lines:
+        row = logged[str(int(step) - 1)]
+        assert float(loss) == pytest.approx(float(row["train/loss"]), abs=5e-5)
+        assert float(accuracy) == pytest.approx(float(row["train/accuracy"]), abs=5e-5)

@@ -62,6 +62,17 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fit" in refuse(capsys, "trian")
 
 
+@pytest.mark.parametrize(
+    "flags", [["--data.batch_size=8", "--data=ShapesDataModule"], ["--data=ImageDataModule"]]
+)
+def test_settings_of_a_class_that_is_not_named_yet(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refuse(capsys, "fit", "--model=LeNet", *flags)
+    assert "data: ImageDataModule is the base of others" in message
+    assert "--data CIFAR10DataModule --data." in message
+
+
 def test_wrong_class_name(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refuse(capsys, "fit", "--config", recipe, "--model", "LeNett")
     assert "there is no class LeNett" in message

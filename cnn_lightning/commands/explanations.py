@@ -30,6 +30,7 @@ _REWRITTEN = (
 )
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _REFUSED_IMPORT = re.compile(r"Importing '([^']+)' is not allowed")
+_ABSTRACT = re.compile(r"instantiatable class, but .*is abstract")
 _LONGEST = 400
 
 
@@ -46,13 +47,26 @@ def explain(error: BaseException, command: str) -> UserError:
     text = " ".join(telling)
     unknown = _UNKNOWN_CLASS.search(text)
     refused = _REFUSED_IMPORT.search(text)
+    is_abstract = _ABSTRACT.search(text) is not None
     for pattern, replacement in _REWRITTEN:
         text = pattern.sub(replacement, text)
+    key = text.partition(":")[0]
     if refused is not None:
-        return refusal(refused[1], f"{text.partition(':')[0]}: ")
+        return refusal(refused[1], f"{key}: ")
+    if is_abstract and key in CLASS_GROUPS:
+        return _unnamed_class(key)
     if unknown is None:
         return UserError(text[:_LONGEST], f"see cnn-lightning {command} --help")
-    return unknown_class(text.partition(":")[0], unknown[1])
+    return unknown_class(key, unknown[1])
+
+
+def _unnamed_class(key: str) -> UserError:
+    """The error that a class was not named, or not before its settings, so its base stands in."""
+    base, _ = CLASS_GROUPS[key]
+    return UserError(
+        f"{key}: {base} is the base of others and does nothing by itself",
+        f"name one of them, before its settings: --{key} {known_classes(key)[0]} --{key}.…",
+    )
 
 
 def unknown_class(key: str, name: str) -> UserError:

@@ -93,15 +93,23 @@ def test_validation_and_test_measure_plain_cross_entropy(tmp_path: Path) -> None
     assert measured[0] == measured[1]
 
 
+def at_first_of_nine_batches() -> SimpleNamespace:
+    return SimpleNamespace(
+        accumulate_grad_batches=1,
+        num_training_batches=9,
+        is_last_batch=False,
+        log_every_n_steps=0,
+        global_step=0,
+    )
+
+
 @pytest.mark.parametrize(
     "make", [LeNet, lambda *a, **k: Inception(*a, version="googlenet", stem="small", **k)]
 )
 def test_training_uses_the_smoothed_loss_of_every_head(make: object) -> None:
     L.seed_everything(0, verbose=False)
     classifier = make(10, label_smoothing=0.2)  # type: ignore[operator]
-    classifier._trainer = SimpleNamespace(
-        accumulate_grad_batches=1, num_training_batches=9, log_every_n_steps=0, global_step=0
-    )
+    classifier._trainer = at_first_of_nine_batches()
     classifier.eval()  # no dropout between the two passes
     batch = SimpleNamespace(
         images=torch.rand(4, 3, 32, 32), labels=torch.arange(4), is_features=False, targets=None
@@ -119,9 +127,7 @@ def test_training_uses_the_smoothed_loss_of_every_head(make: object) -> None:
 
 def test_a_mixed_image_counts_as_the_class_with_the_larger_share() -> None:
     classifier = LeNet(10)
-    classifier._trainer = SimpleNamespace(
-        accumulate_grad_batches=1, num_training_batches=9, log_every_n_steps=0, global_step=0
-    )
+    classifier._trainer = at_first_of_nine_batches()
     images = torch.rand(4, 3, 32, 32)
     found = classifier(images).argmax(1)
     others = (found + 1) % 10

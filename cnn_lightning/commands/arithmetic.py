@@ -29,7 +29,7 @@ def settle_arithmetic(trainer: Namespace, *, cpu_bf16: bool, is_resumed: bool) -
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # it has AVX512-BF16, as every processor with AMX has; torch has no public name for this
-        has_bf16 = cpu_bf16 and _is_on_cpu(trainer) and torch.cpu._is_avx512_bf16_supported()
+        has_bf16 = cpu_bf16 and is_on_cpu(trainer) and torch.cpu._is_avx512_bf16_supported()
     if trainer.precision is None and not trainer.plugins:  # a plugin may be a precision
         trainer.precision = "bf16-mixed" if has_bf16 and not is_resumed else "32-true"
     if trainer.benchmark is None and is_on_cuda(trainer) and not trainer.deterministic:
@@ -41,7 +41,8 @@ def is_on_cuda(trainer: Namespace) -> bool:
     return trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def _is_on_cpu(trainer: Namespace) -> bool:
+def is_on_cpu(trainer: Namespace) -> bool:
+    """Whether these settings of the Trainer put a run on the processor of this machine."""
     return trainer.accelerator == "cpu" or (
         trainer.accelerator == "auto" and not torch.accelerator.is_available()
     )
@@ -52,7 +53,7 @@ def find_slowness(trainer: Namespace) -> str | None:
 
     Where oneDNN does not take bfloat16, torch computes a convolution in a loop of its own.
     """
-    if str(trainer.precision) not in _BF16 or not _is_on_cpu(trainer):
+    if str(trainer.precision) not in _BF16 or not is_on_cpu(trainer):
         return None
     # a torch built without oneDNN has no such operator, and the same loop for float32
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -75,7 +76,7 @@ def refuse_other_precision(trainer: Namespace) -> None:
             f"precision {trainer.precision}: weights and images are float32 here",
             "use --trainer.precision bf16-mixed, in which layers compute in bfloat16",
         )
-    if _is_on_cpu(trainer) and str(trainer.precision) in _HALF:
+    if is_on_cpu(trainer) and str(trainer.precision) in _HALF:
         raise UserError(
             f"precision {trainer.precision} does not exist on a CPU",
             "use --trainer.precision bf16-mixed, or a GPU",
@@ -107,7 +108,13 @@ def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
 
 
 def describe(
-    trainer: Trainer, *, channels_last: bool, tf32: bool, keeps_memory: bool, backend: str | None
+    trainer: Trainer,
+    *,
+    channels_last: bool,
+    tf32: bool,
+    batch_size: int,
+    keeps_memory: bool,
+    backend: str | None,
 ) -> str:
     """What a training computes on and how, in one line.
 
@@ -115,6 +122,7 @@ def describe(
         trainer: As it was built.
         channels_last: The layout of the network.
         tf32: Whether TF32 is allowed.
+        batch_size: Images that go through the network at once.
         keeps_memory: Whether freed memory is kept for the next step.
         backend: What compiles the network, if anything.
     """
@@ -127,6 +135,8 @@ def describe(
     if device.type == "cuda":
         parts.append(f"TF32 {'allowed' if tf32 else 'off'}")
         parts.append(f"cuDNN {'autotuned' if torch.backends.cudnn.benchmark else 'not autotuned'}")
+    if trainer.accumulate_grad_batches > 1:
+        parts.append(f"steps of {trainer.accumulate_grad_batches} × {batch_size} images")
     if keeps_memory:
         parts.append("freed memory kept")
     if backend is not None:

@@ -11,7 +11,11 @@ from jsonargparse import Namespace
 from cnn_lightning.errors import UserError
 from cnn_lightning.imports import import_class
 
-_LEAST = {"trainer.accumulate_grad_batches": 1, "trainer.log_every_n_steps": 0}
+_LEAST = {
+    "cpu_micro_batch": 2,  # batch norm cannot learn from one image
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.log_every_n_steps": 0,
+}
 _MAY_BE_INFINITE = "trainer.gradient_clip_val"  # gradients are measured, and none clipped
 _MOST_SEED = 2**32 - 1  # numpy's
 

@@ -41,6 +41,12 @@ GENERAL = {
         help="Without a GPU, mixed precision in bfloat16 if the processor multiplies it.",
         only="fit",
     ),
+    "cpu_micro_batch": Option(
+        kind=int | None,
+        default=None,
+        help="Without a GPU, most images that go through the network at once: batches in parts.",
+        only="fit",
+    ),
     "keep_memory": Option(
         kind=bool,
         default=True,

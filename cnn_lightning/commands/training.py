@@ -26,6 +26,7 @@ from cnn_lightning.commands.arithmetic import (
     describe,
     find_slowness,
     float32_products,
+    is_on_cpu,
     refuse_other_precision,
     settle_arithmetic,
 )
@@ -41,6 +42,7 @@ from cnn_lightning.commands.equipment import choose_callbacks, choose_loggers, c
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.memory import memory_kept
 from cnn_lightning.commands.messages import plain_building, plain_errors
+from cnn_lightning.commands.micro_batches import settle_micro_batches
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
 from cnn_lightning.commands.thrift import (
@@ -208,6 +210,9 @@ class TrainingCLI(LightningCLI):
         if self.command == "fit":
             is_resumed = self.start.checkpoint is not None
             settle_arithmetic(config.trainer, cpu_bf16=config.cpu_bf16, is_resumed=is_resumed)
+            most = config.cpu_micro_batch
+            if most is not None and is_on_cpu(config.trainer) and not is_resumed:
+                settle_micro_batches(config.trainer, config.data.init_args, most)
         if (slowness := find_slowness(config.trainer)) is not None:
             say(slowness)
 
@@ -284,6 +289,7 @@ class TrainingCLI(LightningCLI):
             trainer,
             channels_last=self.model.channels_last,
             tf32=config.tf32,
+            batch_size=self.datamodule.batch_size,
             keeps_memory=self._keeps_memory,
             backend=self._backend(),
         )

@@ -1,0 +1,107 @@
+"""Batches in parts on a CPU: the same step in less memory, and the config says so."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import Namespace
+
+from cnn_lightning.cli import main
+from cnn_lightning.commands.micro_batches import settle_micro_batches
+
+CONFIG = """
+data:
+  class_path: ShapesDataModule
+  init_args: {num_images: 60, num_test: 20, batch_size: 16, eval_batch_size: 20}
+model: {class_path: LeNet, init_args: {activation: relu}}
+optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.05, momentum: 0.9}}
+trainer: {max_epochs: 2, accelerator: cpu}
+cpu_micro_batch: 4
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def fit(config: Path, run: str, *more: str) -> Path:
+    folder = config.parent / "logs" / run / "version_0"
+    arguments = [f"--config={config}", f"--log_dir={config.parent / 'logs'}", f"--run={run}"]
+    assert main(["fit", *arguments, *more]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulated", "becomes", "in_parts"),
+    [
+        (128, 1, 32, 4),
+        (128, 2, 32, 8),
+        (100, 1, 25, 4),
+        (32, 1, 32, 1),
+        (127, 3, 127, 3),  # a prime
+    ],
+)
+def test_a_step_sees_as_many_images_as_before(
+    batch_size: int, accumulated: int, becomes: int, in_parts: int
+) -> None:
+    trainer = Namespace(accumulate_grad_batches=accumulated)
+    data = Namespace(batch_size=batch_size, eval_batch_size=250)
+    settle_micro_batches(trainer, data, 32)
+    assert (data.batch_size, trainer.accumulate_grad_batches) == (becomes, in_parts)
+    assert data.eval_batch_size == 32
+    settle_micro_batches(trainer, data, 32)
+    assert (data.batch_size, trainer.accumulate_grad_batches) == (becomes, in_parts)
+
+
+def test_a_run_takes_its_batches_in_parts_and_says_so(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = fit(config, "parts")
+    assert "steps of 4 × 4 images" in capsys.readouterr().out
+    settings = yaml.safe_load((parts / "config.yaml").read_text())
+    assert settings["data"]["init_args"]["batch_size"] == 4
+    assert settings["data"]["init_args"]["eval_batch_size"] == 4
+    assert settings["trainer"]["accumulate_grad_batches"] == 4
+    by_hand = fit(
+        config,
+        "by_hand",
+        "--cpu_micro_batch=null",
+        "--data.batch_size=4",
+        "--data.eval_batch_size=4",
+        "--trainer.accumulate_grad_batches=4",
+    )
+    ends = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        for folder in (parts, by_hand)
+    ]
+    assert ends[0]["global_step"] == ends[1]["global_step"]
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+
+
+def test_a_run_that_began_whole_goes_on_whole(config: Path) -> None:
+    whole = fit(config, "whole", "--cpu_micro_batch=null")
+    assert (
+        main(
+            [
+                "fit",
+                f"--ckpt_path={whole / 'checkpoints' / 'last.ckpt'}",
+                f"--log_dir={config.parent / 'logs'}",
+                "--trainer.max_epochs=3",
+                "--cpu_micro_batch=4",
+            ]
+        )
+        == 0
+    )
+    settings = yaml.safe_load((whole / "config-resume-1.yaml").read_text())
+    assert settings["data"]["init_args"]["batch_size"] == 16
+    assert settings["trainer"]["accumulate_grad_batches"] == 1
+
+
+def test_one_image_at_a_time_is_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", f"--config={config}", "--cpu_micro_batch=1"]) == 2
+    assert "cpu_micro_batch is 1" in capsys.readouterr().err

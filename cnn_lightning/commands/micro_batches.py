@@ -1,6 +1,10 @@
 """Batches that go through the network in parts, so that less of them is in memory at a time."""
 
+from typing import Any
+
 from jsonargparse import Namespace
+
+from cnn_lightning.errors import UserError
 
 
 def settle_micro_batches(trainer: Namespace, data: Namespace, most: int) -> None:
@@ -11,13 +15,23 @@ def settle_micro_batches(trainer: Namespace, data: Namespace, most: int) -> None
 
     Args:
         trainer: Settings of the Trainer; `accumulate_grad_batches` is changed in place.
-        data: Arguments of the data module; both batch sizes are changed in place.
+        data: The data module's class and arguments; both batch sizes are changed in place.
         most: Images that may go through the network at once, at least 2.
+
+    Raises:
+        UserError: The data module, a user's own, lets no one choose its batch sizes.
     """
-    parts = _count_parts(data.batch_size, most)
-    data.batch_size //= parts
+    sizes: Any = data.get("init_args") or ()
+    if "batch_size" not in sizes or "eval_batch_size" not in sizes:
+        raise UserError(
+            f"cpu_micro_batch is {most}, and {data.class_path} takes no batch_size and"
+            " eval_batch_size",
+            "use --cpu_micro_batch null, or let it take them, as by **kwargs",
+        )
+    parts = _count_parts(sizes.batch_size, most)
+    sizes.batch_size //= parts
     trainer.accumulate_grad_batches *= parts
-    data.eval_batch_size = min(data.eval_batch_size, most)
+    sizes.eval_batch_size = min(sizes.eval_batch_size, most)
 
 
 def _count_parts(batch_size: int, most: int) -> int:

@@ -212,7 +212,7 @@ class TrainingCLI(LightningCLI):
             settle_arithmetic(config.trainer, cpu_bf16=config.cpu_bf16, is_resumed=is_resumed)
             most = config.cpu_micro_batch
             if most is not None and is_on_cpu(config.trainer) and not is_resumed:
-                settle_micro_batches(config.trainer, config.data.init_args, most)
+                settle_micro_batches(config.trainer, config.data, most)
         if (slowness := find_slowness(config.trainer)) is not None:
             say(slowness)
 

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 
 from cnn_lightning.cli import main
 from cnn_lightning.commands.micro_batches import settle_micro_batches
+from cnn_lightning.errors import UserError
 
 CONFIG = """
 data:
@@ -49,12 +50,13 @@ def test_a_step_sees_as_many_images_as_before(
     batch_size: int, accumulated: int, becomes: int, in_parts: int
 ) -> None:
     trainer = Namespace(accumulate_grad_batches=accumulated)
-    data = Namespace(batch_size=batch_size, eval_batch_size=250)
+    sizes = Namespace(batch_size=batch_size, eval_batch_size=250)
+    data = Namespace(class_path="CIFAR10DataModule", init_args=sizes)
     settle_micro_batches(trainer, data, 32)
-    assert (data.batch_size, trainer.accumulate_grad_batches) == (becomes, in_parts)
-    assert data.eval_batch_size == 32
+    assert (sizes.batch_size, trainer.accumulate_grad_batches) == (becomes, in_parts)
+    assert sizes.eval_batch_size == 32
     settle_micro_batches(trainer, data, 32)
-    assert (data.batch_size, trainer.accumulate_grad_batches) == (becomes, in_parts)
+    assert (sizes.batch_size, trainer.accumulate_grad_batches) == (becomes, in_parts)
 
 
 def test_a_run_takes_its_batches_in_parts_and_says_so(
@@ -100,6 +102,13 @@ def test_a_run_that_began_whole_goes_on_whole(config: Path) -> None:
     settings = yaml.safe_load((whole / "config-resume-1.yaml").read_text())
     assert settings["data"]["init_args"]["batch_size"] == 16
     assert settings["trainer"]["accumulate_grad_batches"] == 1
+
+
+@pytest.mark.parametrize("arguments", [{}, {"init_args": Namespace(root="data")}])
+def test_a_data_module_with_batches_of_its_own_is_refused(arguments: dict[str, Namespace]) -> None:
+    data = Namespace(class_path="mine.Photos", **arguments)
+    with pytest.raises(UserError, match=r"mine\.Photos takes no batch_size"):
+        settle_micro_batches(Namespace(accumulate_grad_batches=1), data, 32)
 
 
 def test_one_image_at_a_time_is_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

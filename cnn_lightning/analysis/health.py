@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from cnn_lightning.analysis.layers import RECTIFIERS
 # |tanh| above 0.97 passes back less than 6 % of a gradient: 1 - 0.97 ** 2
 SATURATED = 0.97
 NUM_BINS = 50
+_MAX_AT_ONCE = 2**18  # values: what is counted of them takes several times their memory
 
 
 @dataclass
@@ -77,33 +77,42 @@ class LayerStatistics:
             outputs: N×F, N×F×H×W or the like.
             layer: What put them out.
         """
-        values = outputs.detach().float()
+        outputs = outputs.detach()
+        values = _in_order_of_memory(outputs)
         lowest, highest = (float(value) for value in values.aminmax())
         if not self.count:
             self._range = (lowest, highest) if highest > lowest else (lowest - 0.5, lowest + 0.5)
         self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
+        if isinstance(layer, RECTIFIERS):
+            units = outputs.amax([dim for dim in range(outputs.dim()) if dim != 1]) > 0
+            self.active = units if self.active is None else self.active | units
+        for part in torch.split(values, _MAX_AT_ONCE):
+            self._count(part.float(), may_saturate=isinstance(layer, nn.Tanh))
+
+    def _count(self, values: Tensor, *, may_saturate: bool) -> None:
         self.count += values.numel()
-        # about the batch's mean, or float32 would lose a small spread around a large mean
+        # about the mean of these, or float32 would lose a small spread around a large mean
         mean = float(values.mean())
         self.total += mean * values.numel()
         variance = float((values - mean).square_().mean())
         self.squares += (variance + mean**2) * values.numel()
         self.bins += self._count_bins(values)
-        if isinstance(layer, RECTIFIERS):
-            units = values.movedim(1, 0).flatten(1).amax(1) > 0
-            self.active = units if self.active is None else self.active | units
-        if isinstance(layer, nn.Tanh):
-            beyond = (values.abs() > SATURATED).cpu().numpy()  # counts 50 times as fast as torch
-            self.num_saturated = (self.num_saturated or 0) + int(np.count_nonzero(beyond))
+        if may_saturate:
+            self.num_saturated = (self.num_saturated or 0) + int((values.abs() > SATURATED).sum())
 
     def _count_bins(self, values: Tensor) -> Tensor:
         """How many values each bin holds; what is no number goes into the first."""
         first, last = self._range
         places = (values - first).mul_(NUM_BINS / (last - first))
         places = places.clamp_(0, NUM_BINS - 1).nan_to_num_(0).to(torch.uint8)
-        # three times as fast as torch.histc, which a GPU refuses when it has to be deterministic
-        counts = np.bincount(places.flatten().cpu().numpy(), minlength=NUM_BINS)
-        return torch.from_numpy(counts)
+        # on the CPU: a GPU refuses when it has to be deterministic
+        return torch.bincount(places.cpu(), minlength=NUM_BINS)
+
+
+def _in_order_of_memory(outputs: Tensor) -> Tensor:
+    """All values in one row: what goes through them as they lie is up to 40 times as fast."""
+    by_stride = sorted(range(outputs.dim()), key=outputs.stride, reverse=True)
+    return outputs.permute(by_stride).flatten()
 
 
 def measure_layers(

@@ -16,7 +16,7 @@ from cnn_lightning.callbacks.prediction_grid import evenly
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 
-# images: what is counted of a layer takes several times the memory of its outputs
+# images: more are hardly quicker, and with large images take much memory
 _MAX_AT_ONCE = 25
 
 

@@ -14,6 +14,7 @@ from cnn_lightning.figures import draw_predictions
 from cnn_lightning.runs import RunFolder
 
 NUM_PICTURED = 36
+_MAX_AT_ONCE = 12  # images: all of them would take more memory than training, if they are large
 
 
 class PredictionGrid(L.Callback):
@@ -51,7 +52,7 @@ class PredictionGrid(L.Callback):
         chosen = evenly(data.stage_indices("val"), NUM_PICTURED)
         # a compiled network would be compiled anew for so few images, and for each view of them
         with averaged_weights(trainer, pl_module), torch.compiler.set_stance("force_eager"):
-            names, probabilities = pl_module.predict_images(images[chosen])
+            names, probabilities = pl_module.predict_images(images[chosen], batch_size=_MAX_AT_ONCE)
         figure = draw_predictions(
             images[chosen],
             names,

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from cnn_lightning.analysis import health
 from cnn_lightning.analysis.health import SATURATED, LayerStatistics, measure_layers
 
 
@@ -56,6 +57,26 @@ def test_mean_and_spread_over_uneven_batches_equal_those_of_all_at_once() -> Non
     assert found.std == pytest.approx(float(values.double().std(correction=0)), rel=1e-3)
     assert found.count == values.numel()
     assert (found.lowest, found.highest) == (float(values.min()), float(values.max()))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layer", [nn.ReLU(), nn.Tanh()])
+def test_values_counted_in_parts_and_in_any_layout_give_the_same(
+    layer: nn.Module, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = 2 * torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    values[:, 1] = -3
+    values[4, 2, 3, 3] = 9
+    whole = statistics_of(layer, values)
+    monkeypatch.setattr(health, "_MAX_AT_ONCE", 7)
+    found = statistics_of(layer, values.contiguous(memory_format=layout))
+    assert found.count == whole.count == values.numel()
+    assert found.mean == pytest.approx(float(layer(values).mean()), rel=1e-6)
+    assert found.std == pytest.approx(float(layer(values).std(correction=0)), rel=1e-6)
+    assert (found.lowest, found.highest) == (whole.lowest, whole.highest)
+    assert (found.dead, found.saturated) == (whole.dead, whole.saturated)
+    assert found.bins.tolist() == whole.bins.tolist()
+    assert found.dead == (pytest.approx(1 / 3) if isinstance(layer, nn.ReLU) else None)
 
 
 def test_bins_hold_every_value() -> None:

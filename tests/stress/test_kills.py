@@ -89,7 +89,11 @@ def kill_often(
     draws = random.Random(title)
     head = ["run", "signal at", "", "again at", "", "steps twice", "result"]
     table = [
-        [f"{index}", *kill_twice(recipe, f"{number.name}_{index}", number, draws, last_step)]
+        [
+            f"{index}",
+            # not the name of another test's run: their recipes may share a folder
+            *kill_twice(recipe, f"{number.name}_{index}_of_{times}", number, draws, last_step),
+        ]
         for index in range(times)
     ]
     print_table(f"{title}, {number.name}", [head, *table])

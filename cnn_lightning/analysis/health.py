@@ -15,7 +15,8 @@ from cnn_lightning.analysis.layers import RECTIFIERS
 # |tanh| above 0.97 passes back less than 6 % of a gradient: 1 - 0.97 ** 2
 SATURATED = 0.97
 NUM_BINS = 50
-_MAX_AT_ONCE = 2**18  # values: what is counted of them takes several times their memory
+# values, on a CPU: what is counted of them takes several times their memory, and fits its caches
+_MAX_AT_ONCE = 2**18
 
 
 @dataclass
@@ -74,7 +75,7 @@ class LayerStatistics:
         """Count a batch in.
 
         Args:
-            outputs: N×F, N×F×H×W or the like.
+            outputs: N×F, N×F×H×W or the like, of any floating dtype, on any device.
             layer: What put them out.
         """
         outputs = outputs.detach()
@@ -86,7 +87,9 @@ class LayerStatistics:
         if isinstance(layer, RECTIFIERS):
             units = outputs.amax([dim for dim in range(outputs.dim()) if dim != 1]) > 0
             self.active = units if self.active is None else self.active | units
-        for part in torch.split(values, _MAX_AT_ONCE):
+        # on a GPU at once: each part would wait for it
+        at_once = _MAX_AT_ONCE if values.device.type == "cpu" else values.numel()
+        for part in torch.split(values, at_once):
             self._count(part.float(), may_saturate=isinstance(layer, nn.Tanh))
 
     def _count(self, values: Tensor, *, may_saturate: bool) -> None:
@@ -110,7 +113,11 @@ class LayerStatistics:
 
 
 def _in_order_of_memory(outputs: Tensor) -> Tensor:
-    """All values in one row: what goes through them as they lie is up to 40 times as fast."""
+    """All values in one row, n, a view where they lie without gaps.
+
+    To go through them as they lie is up to 40 times as fast (`aminmax` of 5×64×224×224 in
+    `channels_last`: 2 ms in place of 84, on two cores).
+    """
     by_stride = sorted(range(outputs.dim()), key=outputs.stride, reverse=True)
     return outputs.permute(by_stride).flatten()
 

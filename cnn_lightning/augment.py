@@ -6,6 +6,7 @@ first. Draws are made on the CPU, so that they do not depend on the device of th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -138,6 +139,7 @@ class Augmentation:
         indices: Tensor | None = None,
         epoch: int = 0,
         seed: int = 0,
+        num_images: int | None = None,
     ) -> Tensor:
         """Change a batch.
 
@@ -147,6 +149,7 @@ class Augmentation:
             indices: N int64, each image's place in the data set; alternating flips need them.
             epoch: Counted from 0; decides alternating flips together with `seed`.
             seed: Decides what alternating flips do in epoch 0.
+            num_images: Size of the data set. Known, alternating flips draw for all of it once.
 
         Returns:
             N×C×H×W with the dtype and device of `images`.
@@ -163,7 +166,7 @@ class Augmentation:
         elif self.flip == "alternating":
             if indices is None:
                 raise ValueError("alternating flips need the indices of the images")
-            mask = coin_flips(indices, "flip", seed) ^ bool(epoch % 2)
+            mask = _first_flips(indices, seed, num_images) ^ bool(epoch % 2)
         if offsets is None:
             return images if mask is None else flip_horizontally(images, mask)
         if mask is None:
@@ -204,6 +207,20 @@ def average_views(network: Callable[[Tensor], Tensor], images: Tensor, views: Vi
         moved = padded[:, :, shift : shift + height, shift : shift + width]
         logits = logits + (network(moved) + network(moved.flip(3))) / 8
     return logits
+
+
+def _first_flips(indices: Tensor, seed: int, num_images: int | None) -> Tensor:
+    """Whether alternating flips mirror each image in epoch 0: N bool."""
+    if num_images is None:
+        return coin_flips(indices, "flip", seed)
+    return _all_first_flips(num_images, seed, indices.device)[indices]
+
+
+# a coin is some fifteen orders to a GPU, at every step
+@lru_cache(maxsize=4)
+def _all_first_flips(num_images: int, seed: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(mode=False):  # they outlive the mode that they are first needed in
+        return coin_flips(torch.arange(num_images, device=device), "flip", seed)
 
 
 def _is_for_numpy(images: Tensor) -> bool:

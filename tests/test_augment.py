@@ -120,6 +120,17 @@ def test_alternating_flips_show_each_image_both_ways_in_any_two_epochs(padding: 
         assert torch.equal(seen(4, torch.randperm(40, generator=generator())), first)
 
 
+def test_alternating_flips_are_the_same_drawn_once_for_the_whole_data_set() -> None:
+    images, indices = some_images(), torch.arange(40) * 7
+    augment = Augmentation("alternating")
+    for epoch in (0, 1):
+        one, all_at_once = (
+            augment(images, generator(), indices=indices, epoch=epoch, seed=5, num_images=number)
+            for number in (None, 280)
+        )
+        assert torch.equal(one, all_at_once)
+
+
 def test_alternating_flips_need_to_know_the_images() -> None:
     with pytest.raises(ValueError, match="need the indices"):
         Augmentation("alternating")(some_images(), generator())

@@ -304,7 +304,14 @@ class ImageDataModule(L.LightningDataModule, ABC):
         Returns:
             N×C×H×W; `images` themselves if `augment` is `none`.
         """
-        return self.augmentation()(images, draws, indices=indices, epoch=epoch, seed=run_seed())
+        return self.augmentation()(
+            images,
+            draws,
+            indices=indices,
+            epoch=epoch,
+            seed=run_seed(),
+            num_images=len(self.load("train")[1]),
+        )
 
     def augmentation(self) -> Augmentation:
         """What `augment` and the arguments of the crop ask for.

@@ -37,7 +37,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
                 [False,  True]])
     """
     a, b, c = _QUINTIC
-    x = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
+    x = matrices.to(_computing_dtype(matrices.device))
     is_tall = matrices.shape[1] > matrices.shape[2]
     if is_tall:  # A is the smaller for it
         x = x.mT
@@ -80,16 +80,15 @@ class MuonBase(Optimizer, ABC):
             torch._foreach_mul_(moving, 1 - group["lr"] * group["weight_decay"])
         if group["normalize_kernels"]:
             _normalize(moving)
-        alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        by_side: dict[int, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for kernel, direction in zip(moving, self._directions(group, moving), strict=True):
-            matrix = direction.flatten(1)
-            alike[tuple(matrix.shape)].append((kernel, matrix))
-        # matrices of one shape take one call: a GPU would wait for its next order most of the time
-        for (rows, columns), pairs in alike.items():
-            steps = orthogonalize(torch.stack([matrix for _, matrix in pairs]), group["ns_steps"])
-            size = group["lr"] * max(1, rows / columns) ** 0.5
-            for (kernel, _), step in zip(pairs, steps, strict=True):
-                kernel.add_(step.reshape(kernel.shape), alpha=-size)
+            by_side[min(_sides(kernel))].append((kernel, direction))
+        # together: a GPU would wait for its next order most of the time
+        for alike in by_side.values():
+            steps = _orthogonalize_together([one for _, one in alike], group["ns_steps"])
+            for (kernel, _), step in zip(alike, steps, strict=True):
+                rows, columns = _sides(kernel)
+                kernel.add_(step, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
     def _directions(self, group: dict[str, Any], moving: list[Tensor]) -> list[Tensor]:
         """Where momentum points."""
@@ -103,6 +102,48 @@ class MuonBase(Optimizer, ABC):
         if not group["nesterov"]:
             return buffers
         return list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
+
+
+def _sides(kernel: Tensor) -> tuple[int, int]:
+    """Rows and columns of the matrix O×Ihw that a kernel O×I×… is."""
+    return len(kernel), kernel[0].numel()
+
+
+def _orthogonalize_together(directions: list[Tensor], steps: int) -> list[Tensor]:
+    """`orthogonalize` for kernels whose matrices have the same smaller side, in one go.
+
+    Matrices lie along the larger side, those that are shorter than others filled up with columns of
+    zeros, which stay zeros and change none of the singular values.
+
+    Args:
+        directions: Kernels O×I×…
+        steps: Iterations.
+
+    Returns:
+        Kernels of the same shapes, in the dtype that they are computed in.
+    """
+    first = directions[0]
+    sides = [_sides(one) for one in directions]
+    length = max(max(pair) for pair in sides)
+    matrices = first.new_zeros(
+        (len(directions), min(sides[0]), length), dtype=_computing_dtype(first.device)
+    )
+
+    def as_kernels(matrices: Tensor) -> list[Tensor]:
+        parts = []
+        for matrix, one, (rows, columns) in zip(matrices, directions, sides, strict=True):
+            part = matrix[:, : max(rows, columns)]
+            part = part.mT if rows > columns else part
+            parts.append(part.unflatten(1, one.shape[1:]))
+        return parts
+
+    for place, direction in zip(as_kernels(matrices), directions, strict=True):
+        place.copy_(direction)
+    return as_kernels(orthogonalize(matrices, steps))
+
+
+def _computing_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 def _normalize(kernels: list[Tensor]) -> None:

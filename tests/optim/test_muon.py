@@ -90,6 +90,20 @@ def test_kernels_are_stepped_as_the_formula_says() -> None:
             torch.testing.assert_close(layer.weight, kernel)
 
 
+def test_kernels_of_many_shapes_are_stepped_as_each_alone() -> None:
+    # smaller sides of their matrices: 8, 8, 8, 3, 8, 5
+    shapes = [(8, 3, 3, 3), (27, 2, 2, 2), (8, 8, 3, 3), (8, 3, 1, 1), (8, 8, 1, 1), (5, 8, 1, 1)]
+    kernels = [nn.Parameter(some(*shape, seed=seed)) for seed, shape in enumerate(shapes)]
+    alone = [nn.Parameter(kernel.detach().clone()) for kernel in kernels]
+    for kernel, one in zip(kernels, alone, strict=True):
+        kernel.grad = some(*kernel.shape, seed=99).to(memory_format=torch.channels_last)
+        one.grad = kernel.grad.clone()
+    MuonAdamW(kernels, lr=0.1).step()
+    for kernel, one in zip(kernels, alone, strict=True):
+        MuonAdamW([one], lr=0.1).step()
+        torch.testing.assert_close(kernel, one)
+
+
 def test_everything_else_is_stepped_as_by_torch() -> None:
     network, reference = layers(), layers()
     optimizer = MuonAdamW(

@@ -10,7 +10,8 @@ from cnn_lightning.errors import UserError
 from cnn_lightning.networks import Network
 
 # of inductor, as `torch.compile` documents them
-_MODES = ("reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+_GRAPHS = ("reduce-overhead", "max-autotune")
+_MODES = (*_GRAPHS, "max-autotune-no-cudagraphs")
 
 
 class Compilation(L.Callback):
@@ -24,7 +25,8 @@ class Compilation(L.Callback):
             kernels too, `max-autotune-no-cudagraphs` does that alone.
 
     Raises:
-        UserError: There is no such backend or mode.
+        UserError: There is no such backend or mode, or gradients are to be added up over several
+            batches on a GPU by one that uses CUDA graphs.
     """
 
     def __init__(self, backend: str = "inductor") -> None:
@@ -42,6 +44,18 @@ class Compilation(L.Callback):
                 part.compile(mode=self.backend)
             else:
                 part.compile(backend=self.backend)
+
+    @override
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        is_on_cuda = trainer.strategy.root_device.type == "cuda"
+        if self.backend in _GRAPHS and is_on_cuda and trainer.accumulate_grad_batches > 1:
+            # a graph writes its gradients where it wrote the last ones: github.com/pytorch/pytorch
+            # issues 96693 and 169545
+            raise UserError(
+                f"--compile {self.backend} uses CUDA graphs, with which gradients do not add up "
+                f"over {trainer.accumulate_grad_batches} batches",
+                "use --compile true, or --trainer.accumulate_grad_batches 1",
+            )
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,5 +1,6 @@
 """A compiled network trains as it does uncompiled, under the same names, and can be looked at."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -152,3 +153,26 @@ def test_compiled_by_inductor_it_trains(tmp_path: Path) -> None:
     compiled = fit(tmp_path, "compiled", *more, "--compile", "true")["state_dict"]
     for key, value in plain.items():  # type: ignore[attr-defined]
         assert torch.allclose(value, compiled[key], rtol=1e-3, atol=1e-5), key  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "batches", "is_refused"),
+    [
+        ("reduce-overhead", "cuda", 2, True),
+        ("max-autotune", "cuda", 2, True),
+        ("reduce-overhead", "cuda", 1, False),
+        ("reduce-overhead", "cpu", 2, False),
+        ("max-autotune-no-cudagraphs", "cuda", 2, False),
+        ("inductor", "cuda", 2, False),
+    ],
+)
+def test_gradients_are_not_added_up_by_cuda_graphs(
+    backend: str, device: str, batches: int, *, is_refused: bool
+) -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, accumulate_grad_batches=batches)
+    trainer.strategy._root_device = torch.device(device)  # type: ignore[attr-defined]
+    refusal = (
+        pytest.raises(UserError, match="do not add up over 2") if is_refused else nullcontext()
+    )
+    with refusal:
+        Compilation(backend).setup(trainer, LeNet(num_classes=10), "fit")

@@ -14,7 +14,7 @@ from cnn_lightning.figures import draw_predictions
 from cnn_lightning.runs import RunFolder
 
 NUM_PICTURED = 36
-_MAX_AT_ONCE = 12  # images: all of them would take more memory than training, if they are large
+_MAX_AT_ONCE = 4  # images: a few large ones take more memory than training a frozen network
 
 
 class PredictionGrid(L.Callback):

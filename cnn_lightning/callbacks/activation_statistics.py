@@ -1,11 +1,13 @@
 """How every layer fares: mean, spread, dead and saturated units, gradients."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -76,13 +78,12 @@ class ActivationStatistics(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
     ) -> None:
         if trainer.is_last_batch and self._is_due(trainer) and trainer.is_global_zero:
-            norms = {
-                name: torch.stack([g.float().norm() for g in gradients]).norm()
+            gradients = {
+                name: [p.grad for p in layer.parameters() if p.grad is not None]
                 for name, layer in named_layers(pl_module.network).items()  # type: ignore[arg-type]
                 if isinstance(layer, WITH_KERNELS)
-                and (gradients := [p.grad for p in layer.parameters() if p.grad is not None])
             }
-            self._gradient_norms = {name: float(norm) for name, norm in norms.items()}
+            self._gradient_norms = _norms(gradients)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -131,6 +132,17 @@ class ActivationStatistics(L.Callback):
             ),
             trainer.precision_plugin.forward_context(),
         )
+
+
+def _norms(gradients: dict[str, list[Tensor]]) -> dict[str, float]:
+    """The L2 norm of each layer's gradients, of those that have any; waits for a GPU once."""
+    every = [one for some in gradients.values() for one in some]
+    if not every:
+        return {}
+    found = iter(torch.stack(torch._foreach_norm(every)).tolist())
+    return {
+        name: math.hypot(*(next(found) for _ in some)) for name, some in gradients.items() if some
+    }
 
 
 def _any_of(layers: dict[str, torch.nn.Module], kinds: tuple[type, ...]) -> bool:

@@ -82,12 +82,12 @@ class MuonBase(Optimizer, ABC):
             _normalize(moving)
         by_side: dict[int, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for kernel, direction in zip(moving, self._directions(group, moving), strict=True):
-            by_side[min(_sides(kernel))].append((kernel, direction))
+            by_side[min(_sides(kernel.shape))].append((kernel, direction))
         # together: a GPU would wait for its next order most of the time
         for alike in by_side.values():
             steps = _orthogonalize_together([one for _, one in alike], group["ns_steps"])
             for (kernel, _), step in zip(alike, steps, strict=True):
-                rows, columns = _sides(kernel)
+                rows, columns = _sides(kernel.shape)
                 kernel.add_(step, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
     def _directions(self, group: dict[str, Any], moving: list[Tensor]) -> list[Tensor]:
@@ -104,9 +104,9 @@ class MuonBase(Optimizer, ABC):
         return list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
 
 
-def _sides(kernel: Tensor) -> tuple[int, int]:
+def _sides(shape: torch.Size) -> tuple[int, int]:
     """Rows and columns of the matrix O×Ihw that a kernel O×I×… is."""
-    return len(kernel), kernel[0].numel()
+    return shape[0], math.prod(shape[1:])
 
 
 def _orthogonalize_together(directions: list[Tensor], steps: int) -> list[Tensor]:
@@ -122,24 +122,23 @@ def _orthogonalize_together(directions: list[Tensor], steps: int) -> list[Tensor
     Returns:
         Kernels of the same shapes, in the dtype that they are computed in.
     """
-    first = directions[0]
-    sides = [_sides(one) for one in directions]
-    length = max(max(pair) for pair in sides)
-    matrices = first.new_zeros(
-        (len(directions), min(sides[0]), length), dtype=_computing_dtype(first.device)
-    )
-
-    def as_kernels(matrices: Tensor) -> list[Tensor]:
-        parts = []
-        for matrix, one, (rows, columns) in zip(matrices, directions, sides, strict=True):
-            part = matrix[:, : max(rows, columns)]
-            part = part.mT if rows > columns else part
-            parts.append(part.unflatten(1, one.shape[1:]))
-        return parts
-
-    for place, direction in zip(as_kernels(matrices), directions, strict=True):
+    shapes, device = [one.shape for one in directions], directions[0].device
+    longest = max(max(_sides(shape)) for shape in shapes)
+    size = (len(shapes), min(_sides(shapes[0])), longest)
+    matrices = torch.zeros(size, dtype=_computing_dtype(device), device=device)
+    for place, direction in zip(_as_kernels(matrices, shapes), directions, strict=True):
         place.copy_(direction)
-    return as_kernels(orthogonalize(matrices, steps))
+    return _as_kernels(orthogonalize(matrices, steps), shapes)
+
+
+def _as_kernels(matrices: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
+    """What lies in matrices along their larger sides, seen as kernels O×I×…"""
+    kernels = []
+    for matrix, shape in zip(matrices, shapes, strict=True):
+        rows, columns = _sides(shape)
+        part = matrix[:, : max(rows, columns)]
+        kernels.append((part.mT if rows > columns else part).unflatten(1, shape[1:]))
+    return kernels
 
 
 def _computing_dtype(device: torch.device) -> torch.dtype:

@@ -132,7 +132,7 @@ def _orthogonalize_together(directions: list[Tensor], steps: int) -> list[Tensor
 
 
 def _as_kernels(matrices: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
-    """What lies in matrices along their larger sides, seen as kernels O×I×…"""
+    """Kernels O×I×… seen in what lies in matrices along their larger sides."""
     kernels = []
     for matrix, shape in zip(matrices, shapes, strict=True):
         rows, columns = _sides(shape)

@@ -67,25 +67,31 @@ def record_outputs(
     layers: Mapping[str, nn.Module],
     images: Tensor,
     precision: Any = None,
+    *,
+    batch_size: int | None = None,
 ) -> dict[str, Tensor]:
-    """Run a network once, in eval mode, and keep what some layers put out.
+    """Look at images with a network, in eval mode, and keep what some layers put out.
 
     Args:
         network: Takes `images`.
         layers: Layers of it by name, as `select_layers` gives them.
         images: N×C×H×W float, prepared for the network, on its device.
         precision: A context to run in, such as autocast.
+        batch_size: Images per forward pass; `None` takes all N.
 
     Returns:
-        Outputs by name in the order of the calls, float32 on the CPU; a layer that is called twice
-        appears as `name` and `name#2`, one that is never called does not.
+        Outputs by name in the order of the calls, N×…, float32 on the CPU; a layer that is called
+        twice appears as `name` and `name#2`, one that is never called does not.
     """
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, list[Tensor]] = {}
 
     def keep(name: str, output: Tensor) -> None:
         # a copy: the next layer may write in place
-        outputs[name] = output.detach().to("cpu", torch.float32, copy=True)
+        outputs.setdefault(name, []).append(output.detach().to("cpu", torch.float32, copy=True))
 
-    with evaluating(network), precision or nullcontext(), listening(layers, keep):
-        network(images)
-    return outputs
+    with evaluating(network), precision or nullcontext():
+        for part in torch.split(images, batch_size or len(images)):
+            with listening(layers, keep):
+                network(part)
+    # one layer after the other, so that only one is in memory twice
+    return {name: torch.cat(outputs.pop(name)) for name in list(outputs)}

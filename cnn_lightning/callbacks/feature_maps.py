@@ -18,6 +18,7 @@ from cnn_lightning.figures import Sheet, draw_feature_maps
 from cnn_lightning.images import fit_square, load_images
 
 MAX_IMAGES = 10
+_MAX_AT_ONCE = 2  # images: a few large ones take more memory than training a frozen network
 
 
 class FeatureMaps(EpochPictures):
@@ -76,6 +77,7 @@ class FeatureMaps(EpochPictures):
             select_layers(classifier.network, self.layers),
             prepared,
             trainer.precision_plugin.forward_context(),
+            batch_size=_MAX_AT_ONCE,
         )
         seen = classifier.preprocessing.undo(prepared).cpu()
         for name, maps in outputs.items():

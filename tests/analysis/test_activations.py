@@ -23,6 +23,20 @@ def test_outputs_equal_those_of_a_direct_forward_pass() -> None:
     torch.testing.assert_close(outputs["backbone.conv2"], second.detach(), rtol=0, atol=0)
 
 
+def test_outputs_of_parts_are_those_of_all_images() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
+    seen: list[int] = []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    images = torch.randn(5, 1, 2, 2)
+    layers = {"linear": network[1], "relu": network[2]}
+    whole = record_outputs(network, layers, images)
+    parts = record_outputs(network, layers, images, batch_size=2)
+    assert seen == [5, 2, 2, 1]
+    assert list(parts) == list(whole)
+    for name, output in whole.items():
+        torch.testing.assert_close(parts[name], output)
+
+
 def test_an_output_is_kept_as_it_was_before_a_layer_that_works_in_place() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True))
     images = torch.randn(2, 1, 4, 4)

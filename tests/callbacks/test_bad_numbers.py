@@ -1,5 +1,6 @@
 """A run whose numbers go bad ends, and what is kept of it is good."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,7 +119,9 @@ def test_a_bad_loss_is_found_at_the_latest_at_the_end_of_its_epoch(
     assert f"in the last {steps} step(s), found at step 9 (epoch 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("gradient", [math.inf, -math.inf, math.nan])
 def test_weights_that_go_bad_under_a_good_loss_are_not_written(
+    gradient: float,
     fit: Fit,
     last: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -126,7 +129,7 @@ def test_weights_that_go_bad_under_a_good_loss_are_not_written(
 ) -> None:
     def spoil(self: ImageClassifier, optimizer: torch.optim.Optimizer) -> None:
         if self.trainer.global_step == 5:
-            next(self.parameters()).grad.fill_(torch.inf)  # type: ignore[union-attr]
+            next(self.parameters()).grad[-1] = gradient  # type: ignore[index]
 
     monkeypatch.setattr(ImageClassifier, "on_before_optimizer_step", spoil)
     assert fit() == 1

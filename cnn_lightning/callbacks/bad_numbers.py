@@ -122,4 +122,4 @@ def _is_finite(value: Tensor) -> bool:
 
 def _is_quick_to_read(loss: Tensor) -> bool:
     """Whether nothing waits for a value to arrive."""
-    return loss.device.type == "cpu"
+    return loss.is_cpu

@@ -9,10 +9,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops import training_epoch_loop
+from lightning.pytorch.loops.optimization.automatic import ClosureResult
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer import call
+from lightning.pytorch.trainer import trainer as trainer_module
+from lightning.pytorch.trainer.connectors import data_connector
 from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
 from typing_extensions import override
 
 # what Lightning calls at every step of training
@@ -23,6 +28,12 @@ _HOOKS = (
     "on_after_backward",
     "on_before_optimizer_step",
     "on_train_batch_end",
+)
+# where Lightning looks at every step what an object's own code says, which stays as it is
+_LOOKS = (
+    (training_epoch_loop, "is_param_in_hook_signature"),
+    (trainer_module, "is_overridden"),
+    (data_connector, "is_overridden"),
 )
 
 
@@ -62,6 +73,27 @@ class LeanTrainer(Trainer):
     @training.setter
     def training(self, value: bool) -> None:
         Trainer.training.fset(self, value)  # type: ignore[attr-defined]  # a property
+
+
+class PlainResult(ClosureResult):
+    """The loss of a training step, as it is where each step of the optimizer takes one batch.
+
+    Its parent divides it by the number of batches first and copies it, which autograd then follows:
+    four operations a step for the same number.
+    """
+
+    @override
+    def _clone_loss(self) -> None:
+        self.loss = None if self.closure_loss is None else self.closure_loss.detach()
+
+    @override
+    @classmethod
+    def from_training_step_output(
+        cls, training_step_output: STEP_OUTPUT, normalize: int = 1
+    ) -> ClosureResult:
+        if normalize == 1 and isinstance(training_step_output, Tensor):
+            return cls(training_step_output)
+        return ClosureResult.from_training_step_output(training_step_output, normalize)
 
 
 class StepHooks:
@@ -114,10 +146,11 @@ class StepHooks:
         if not (hooks := self._filled[hook_name]):
             return
         module = trainer.lightning_module
-        before, module._current_fx_name = module._current_fx_name, hook_name
+        state = module.__dict__  # torch would look whether the name is that of a parameter
+        before, state["_current_fx_name"] = state["_current_fx_name"], hook_name
         for hook in hooks:
             hook(trainer, module, *args, **kwargs)
-        module._current_fx_name = before
+        state["_current_fx_name"] = before
 
     def _look_up(self, callbacks: list[Callback]) -> None:
         self._callbacks = list(callbacks)
@@ -183,21 +216,27 @@ def skip_clipping(trainer: Trainer, module: LightningModule) -> None:
         module.configure_gradient_clipping = None  # type: ignore[method-assign, assignment]
 
 
-@contextmanager
-def signatures_remembered() -> Iterator[None]:
-    """Let Lightning look once, and not at every step, which arguments a training step takes.
+def keep_loss_plain(trainer: Trainer) -> None:
+    """Let Lightning take the loss of a step as it is, where it would divide it by one."""
+    trainer.fit_loop.epoch_loop.automatic_optimization.output_result_cls = PlainResult
 
-    Nothing changes with a Lightning that looks in another way.
+
+@contextmanager
+def looks_remembered() -> Iterator[None]:
+    """Let Lightning look once, and not at every step, at what an object's code says.
+
+    That is which arguments a training step takes and which methods are a class's own. Nothing
+    changes with a Lightning that looks in another way.
     """
-    names, name = vars(training_epoch_loop), "is_param_in_hook_signature"
-    if (look := names.get(name)) is None:
-        yield
-        return
-    names[name] = cache(look)
+    found = [(vars(module), name) for module, name in _LOOKS if hasattr(module, name)]
+    before = [names[name] for names, name in found]
+    for names, name in found:
+        names[name] = cache(names[name])
     try:
         yield
     finally:
-        names[name] = look
+        for (names, name), look in zip(found, before, strict=True):
+            names[name] = look
 
 
 @contextmanager

@@ -49,7 +49,8 @@ from cnn_lightning.commands.thrift import (
     LeanTrainer,
     NoProfiler,
     StepHooks,
-    signatures_remembered,
+    keep_loss_plain,
+    looks_remembered,
     skip_clipping,
     skip_empty_hooks,
     startup_set_aside,
@@ -232,6 +233,7 @@ class TrainingCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         skip_clipping(trainer, self.model)
         skip_empty_hooks(self.model)
+        keep_loss_plain(trainer)
         self._set_folder(trainer, folder)
         if trainer.world_size > 1:
             same = callbacks.SameFolder(folder, partial(self._set_folder, trainer))
@@ -260,7 +262,7 @@ class TrainingCLI(LightningCLI):
             float32_products(device, tf32=tf32),
             memory as self._keeps_memory,
             startup_set_aside(),
-            signatures_remembered(),
+            looks_remembered(),
             hooks.in_place(),
         ):
             super()._run_subcommand(subcommand)

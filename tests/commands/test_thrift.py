@@ -4,20 +4,30 @@ import contextlib
 import gc
 import logging
 from collections import OrderedDict
+from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loops import training_epoch_loop
 from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 from lightning.pytorch.trainer import call
+from lightning.pytorch.trainer import trainer as trainer_module
+from lightning.pytorch.trainer.connectors import data_connector
 from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader
 
+from cnn_lightning.commands.arguments import read_start
+from cnn_lightning.commands.benchmarking.training_step import MeasuredCLI
 from cnn_lightning.commands.thrift import (
     LeanTrainer,
     NoProfiler,
+    PlainResult,
     StepHooks,
-    signatures_remembered,
+    keep_loss_plain,
+    looks_remembered,
     skip_clipping,
     skip_empty_hooks,
     startup_set_aside,
@@ -215,7 +225,7 @@ def test_a_signature_is_looked_at_once(remembers: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr(training_epoch_loop, "is_param_in_hook_signature", look)
     loop = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit_loop
     both, one = Module([]), Plain()
-    with signatures_remembered() if remembers else contextlib.nullcontext():
+    with looks_remembered() if remembers else contextlib.nullcontext():
         for module in (both, one, both, one):
             loop.trainer.strategy.connect(module)
             taken = loop.epoch_loop._build_kwargs(OrderedDict(), "images", 3)
@@ -225,11 +235,113 @@ def test_a_signature_is_looked_at_once(remembers: bool, monkeypatch: pytest.Monk
     assert training_epoch_loop.is_param_in_hook_signature is look
 
 
+@pytest.mark.parametrize("remembers", [True, False])
+def test_whether_there_is_validation_is_looked_up_once(
+    remembers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    class Validating(L.LightningModule):
+        def validation_step(self, batch: int) -> None: ...
+
+        def val_dataloader(self) -> list[int]:
+            return [1]
+
+    def look(method: str, instance: object, **kwargs: object) -> bool:
+        asked.append((method, instance))
+        return whole(method, instance, **kwargs)
+
+    whole = data_connector.is_overridden
+    for module in (data_connector, trainer_module):
+        monkeypatch.setattr(module, "is_overridden", look)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    source = trainer.fit_loop.epoch_loop.val_loop._data_source
+    does, does_not = Validating(), L.LightningModule()
+    asked.clear()
+    with looks_remembered() if remembers else contextlib.nullcontext():
+        for module in (does, does_not, does, does_not):
+            trainer.strategy.connect(module)
+            source.instance, source.name = module, "val_dataloader"
+            assert trainer.enable_validation is (module is does)
+            trainer.limit_val_batches = 0
+            assert not trainer.enable_validation
+            trainer.limit_val_batches = 1
+    assert len(asked) == (3 if remembers else 12)
+    assert data_connector.is_overridden is trainer_module.is_overridden is look
+
+
 def test_another_lightning_looks_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(training_epoch_loop, "is_param_in_hook_signature")
     before = dict(vars(training_epoch_loop))
-    with signatures_remembered():
+    with looks_remembered():
         assert dict(vars(training_epoch_loop)) == before
+
+
+class Scaling(L.LightningModule):
+    """Minimises w·x for a weight w of 1, and keeps what callbacks are told of its steps."""
+
+    def __init__(self, *, in_mapping: bool = False) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.in_mapping = in_mapping
+        self.nodes: list[object] = []
+        self.told: list[dict[str, torch.Tensor]] = []
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> object:
+        loss = self.weight * batch.sum()
+        return {"loss": loss, "seen": batch_idx} if self.in_mapping else loss
+
+    def on_before_backward(self, loss: torch.Tensor) -> None:
+        self.nodes.append(loss.grad_fn and loss.grad_fn.name())
+
+    def on_train_batch_end(self, outputs: dict[str, torch.Tensor], *args: object) -> None:  # type: ignore[override]
+        self.told.append(outputs)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.125)
+
+
+@pytest.mark.parametrize("in_mapping", [False, True])
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_plain_loss_trains_as_lightnings_does(accumulated: int, in_mapping: bool) -> None:
+    modules = []
+    for plain in (False, True):
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            accumulate_grad_batches=accumulated,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        if plain:
+            keep_loss_plain(trainer)
+        modules.append(module := Scaling(in_mapping=in_mapping))
+        trainer.fit(module, DataLoader(torch.arange(1.0, 5.0), batch_size=1))
+    whole, spared = modules
+    assert spared.weight == whole.weight != 1
+    assert len(spared.told) == 4
+    for ours, theirs in zip(spared.told, whole.told, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert ours["loss"] == theirs["loss"]
+        assert not ours["loss"].requires_grad
+    assert set(whole.nodes) == {"DivBackward0"}
+    is_spared = accumulated == 1 and not in_mapping
+    assert set(spared.nodes) == {"MulBackward0" if is_spared else "DivBackward0"}
+
+
+def test_fit_takes_a_loss_as_it_is(tmp_path: Path) -> None:
+    data = ["--data", "ShapesDataModule", "--data.num_images", "40", "--data.num_test", "10"]
+    argv = [*data, "--model", "LeNet", "--log_dir", str(tmp_path)]
+    trainer = MeasuredCLI(read_start("fit", argv), runs=False).trainer
+    assert trainer.fit_loop.epoch_loop.automatic_optimization.output_result_cls is PlainResult
+
+
+def test_a_step_may_still_be_skipped_and_must_not_give_something_else() -> None:
+    assert PlainResult.from_training_step_output(None).asdict() == {"loss": None}
+    with pytest.raises(MisconfigurationException, match="must return a Tensor"):
+        PlainResult.from_training_step_output("nothing")  # type: ignore[arg-type]
 
 
 def test_the_profiler_that_measures_nothing_is_one_that_lightning_takes() -> None:

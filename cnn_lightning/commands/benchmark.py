@@ -21,6 +21,7 @@ from cnn_lightning.commands.benchmarking.memory import measure_memory
 from cnn_lightning.commands.benchmarking.report import Measurement, describe_machine, tabulate
 from cnn_lightning.commands.benchmarking.start_up import measure_start_up
 from cnn_lightning.commands.benchmarking.training_step import MeasuredCLI, Race
+from cnn_lightning.commands.memory import memory_kept
 from cnn_lightning.commands.messages import plain_errors
 from cnn_lightning.commands.parser import Parser
 from cnn_lightning.commands.training import silence
@@ -126,15 +127,17 @@ def _measure(
         "machine": describe_machine(device),
         "config": yaml.safe_load(built.dump_settings()),
     }
+    keeps_memory = bool(built.config["fit"].keep_memory)
     measured: list[Measurement] = []
     remarks: list[str] = []
     if "data" in parts:
         say("data path")
-        measured.append(
-            measure_data_path(
-                data, device, repeats=own.repeats, steps=own.steps, workers=own.workers
+        with memory_kept(device, keep=keeps_memory):  # as fit does
+            measured.append(
+                measure_data_path(
+                    data, device, repeats=own.repeats, steps=own.steps, workers=own.workers
+                )
             )
-        )
     epochs = ["--trainer.max_epochs", str(own.repeats + 1)]
     if "step" in parts:
         say("training step")
@@ -152,7 +155,10 @@ def _measure(
     dtype = find_autocast(built.trainer.precision)
     if "layout" in parts:
         say("layout in memory")
-        measured.append(measure_layouts(classifier, data, device, dtype=dtype, repeats=own.repeats))
+        with memory_kept(device, keep=keeps_memory):
+            measured.append(
+                measure_layouts(classifier, data, device, dtype=dtype, repeats=own.repeats)
+            )
     if "memory" in parts:
         say("memory of a step")
         found = measure_memory(classifier, data, device, dtype=dtype, repeats=own.repeats)

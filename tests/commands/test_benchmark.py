@@ -2,13 +2,17 @@
 
 import json
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from make_data import make_weights
 
 from cnn_lightning.cli import main
+from cnn_lightning.commands import benchmark
 from cnn_lightning.commands.benchmark import PARTS
 from cnn_lightning.commands.benchmarking.report import Measurement
 
@@ -89,6 +93,32 @@ def test_parts_can_be_chosen_and_options_of_fit_hold(
         "no frozen backbone, so no features that later epochs could reuse"
     ]
     assert content["remarks"][0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("part", ["data", "layout"])
+def test_freed_memory_is_kept_as_fit_keeps_it(
+    part: str, keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: list[bool] = []
+
+    @contextmanager
+    def noting(device: torch.device, *, keep: bool) -> Iterator[None]:
+        settings.append(keep)
+        yield
+        settings.clear()
+
+    def measured(*args: object, **kwargs: object) -> Measurement:
+        assert settings == [keep]
+        return Measurement(part, "nothing", "s", [1.0])
+
+    name = {"data": "measure_data_path", "layout": "measure_layouts"}[part]
+    monkeypatch.setattr(benchmark, "memory_kept", noting)
+    monkeypatch.setattr(benchmark, name, measured)
+    data = ["--data", "ShapesDataModule", "--data.num_images=40", "--data.num_test=10"]
+    argv = [*data, "--model=LeNet", "--parts", part, f"--keep_memory={str(keep).lower()}"]
+    (only,) = measure(tmp_path, *argv)["measurements"]
+    assert only["what"] == "nothing"
 
 
 def test_ratio_is_that_of_neighbours_in_time() -> None:

@@ -78,8 +78,7 @@ class LeanTrainer(Trainer):
 class PlainResult(ClosureResult):
     """The loss of a training step, as it is where each step of the optimizer takes one batch.
 
-    Its parent divides it by the number of batches first and copies it, which autograd then follows:
-    four operations a step for the same number.
+    Its parent divides it by their number first, which the backward pass does again, and copies it.
     """
 
     @override

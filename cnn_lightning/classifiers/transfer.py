@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import models
 
 from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
@@ -26,7 +26,9 @@ _PREPARED_BY_HALF = ("inception_v3", "googlenet")
 def load_weights(network: Network, weights: str, torchvision_name: str | None) -> Preprocessing:
     """Fill a network's backbone; its head is left as it is.
 
-    A first layer for colour images is summed over its colours for grey ones.
+    A first layer for colour images is summed over its colours for grey ones. The backbone's own
+    numbers are given up before others are read, so that the memory never holds both: after an error
+    the network is of no use.
 
     Args:
         network: What receives the weights.
@@ -39,12 +41,15 @@ def load_weights(network: Network, weights: str, torchvision_name: str | None) -
     Raises:
         UserError: The weights are unknown, cannot be had, or do not fit.
     """
+    own = {key: torch.empty_like(one, device="meta") for key, one in network.state_dict().items()}
+    for parameter in network.backbone.parameters():
+        parameter.data = parameter.new_empty(0)
     # a name has no folder and no suffix
     if Path(weights).suffix or Path(weights).parent != Path() or Path(weights).exists():
         state, preprocessing = _read_state(network, Path(weights))
     else:
         state, preprocessing = _torchvision_state(network, weights, torchvision_name)
-    _fill(network, state, source=weights)
+    _fill(network, state, own, source=weights)
     channels = network.first_conv.in_channels
     if channels == 1 and len(preprocessing.mean) == 3:
         preprocessing = Preprocessing(
@@ -125,13 +130,13 @@ def _is_metric(key: str) -> bool:
     return key.split(".")[0].startswith(("val_", "test_"))
 
 
-def _fill(network: Network, state: dict[str, Tensor], source: str) -> None:
-    own = network.state_dict()
+def _fill(network: Network, state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
+    """Put the numbers of a state where the network had its own; takes them out of the state."""
     first = next(name for name, module in network.named_modules() if module is network.first_conv)
     kernel = state.get(f"{first}.weight")
     is_grey = own[f"{first}.weight"].shape[1] == 1
     if is_grey and kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
-        state = {**state, f"{first}.weight": kernel.sum(1, keepdim=True)}
+        state[f"{first}.weight"] = kernel.sum(1, keepdim=True)
     needed = [key for key in own if key.startswith("backbone.")]
     missing = [key for key in needed if key not in state]
     extra = [key for key in state if key.startswith("backbone.") and key not in own]
@@ -152,12 +157,26 @@ def _fill(network: Network, state: dict[str, Tensor], source: str) -> None:
             f"weights {source} do not fit {type(network).__name__}: {'; '.join(told[:3])}{more}",
             "choose the architecture, depth and stem that the weights were made with",
         )
-    fitting = {
-        key: value
-        for key, value in state.items()
-        if key in own and not key.startswith("head.") and value.shape == own[key].shape
-    }
-    network.load_state_dict({**own, **fitting})
+    taken: set[int] = set()
+    for key, target in network.state_dict(keep_vars=True).items():
+        if key.startswith("head.") or key not in state or state[key].shape != own[key].shape:
+            continue
+        value = state.pop(key).detach()
+        if not isinstance(target, nn.Parameter):
+            target.copy_(value)
+            continue
+        # a file may hold one tensor under two names, which are two parameters here
+        if not _is_laid_out(value, own[key]) or value.data_ptr() in taken:
+            empty = torch.empty_strided(own[key].shape, own[key].stride(), dtype=own[key].dtype)
+            value = empty.copy_(value)
+        target.data = value
+        taken.add(value.data_ptr())
+
+
+def _is_laid_out(value: Tensor, own: Tensor) -> bool:
+    """Whether a tensor can take another's place as it is, and keeps nothing else in memory."""
+    same = value.dtype == own.dtype and value.stride() == own.stride()
+    return same and value.untyped_storage().nbytes() == value.numel() * value.element_size()
 
 
 def freeze_all_but_head(network: Network) -> None:

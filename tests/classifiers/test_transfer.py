@@ -8,13 +8,15 @@ import pytest
 import torch
 from make_data import make_folder, make_weights
 from small import UNDRAWN
+from torch import nn
 from torchvision import models
 
 from cnn_lightning.callbacks import FeatureCache
-from cnn_lightning.classifiers import VGG16, Inception, ResNet
+from cnn_lightning.classifiers import VGG16, ImageClassifier, Inception, ResNet
 from cnn_lightning.cli import main
 from cnn_lightning.errors import UserError
-from cnn_lightning.networks import resnet
+from cnn_lightning.files import load_checkpoint
+from cnn_lightning.networks import Network, resnet
 
 RECIPE = """
 data:
@@ -196,6 +198,67 @@ def test_torchvision_weights_fill_the_backbone(name: str, build: Any, key: str, 
     assert torch.equal(classifier.network.backbone.state_dict()[key], state[key])
     assert classifier.network.head.state_dict() is not None
     assert classifier._weights_preprocessing.size == size
+
+
+class Doubled(Network):
+    """Two layers that a file may hold as one tensor, and one layer that stands in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        twice = nn.Linear(4, 4, bias=False)
+        self.backbone = nn.Sequential(
+            *(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            *(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), twice, twice),
+        )
+        self.head = nn.Linear(4, 2)
+
+
+def test_memory_never_holds_a_networks_own_weights_beside_those_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, state = Doubled(), Doubled().state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    held = []
+
+    def read(path: Path) -> dict[str, Any]:
+        held.append(sum(one.untyped_storage().nbytes() for one in network.backbone.parameters()))
+        return load_checkpoint(path)
+
+    monkeypatch.setattr("cnn_lightning.classifiers.transfer.load_checkpoint", read)
+    ImageClassifier(network, weights=str(tmp_path / "weights.pth"))
+    assert held == [0]
+    assert network.first_conv.weight.is_contiguous(memory_format=torch.channels_last)
+    for key, value in network.backbone.state_dict().items():
+        assert torch.equal(value, state[f"backbone.{key}"]), key
+        assert value.untyped_storage().nbytes() == value.numel() * value.element_size(), key
+
+
+def test_weights_keep_the_parameters_that_the_network_had(tmp_path: Path) -> None:
+    network, state = Doubled(), Doubled().state_dict()
+    shared = torch.rand(8, 4, dtype=torch.float64)
+    # one tensor under two names, and half of a larger one
+    state.update({"backbone.3.weight": shared[:4], "backbone.4.weight": shared[:4]})
+    torch.save(state, tmp_path / "weights.pth")
+    before = list(network.parameters())
+    ImageClassifier(network, weights=str(tmp_path / "weights.pth"))
+    assert all(one is other for one, other in zip(before, network.parameters(), strict=True))
+    assert all(one.dtype == torch.float32 for one in before)
+    first, second, third, fourth = network.backbone[3:]
+    assert third is fourth
+    assert torch.equal(first.weight, shared[:4].float())
+    with torch.no_grad():
+        first.weight.zero_()
+    assert torch.equal(second.weight, shared[:4].float())
+
+
+def test_one_tensor_under_two_names_fills_two_parameters(tmp_path: Path) -> None:
+    network, state = Doubled(), Doubled().state_dict()
+    state["backbone.4.weight"] = state["backbone.3.weight"]
+    torch.save(state, tmp_path / "weights.pth")
+    ImageClassifier(network, weights=str(tmp_path / "weights.pth"))
+    with torch.no_grad():
+        network.backbone[3].weight.zero_()
+    assert torch.equal(network.backbone[4].weight, state["backbone.3.weight"])
 
 
 def test_inception_prepares_images_as_torchvision_does() -> None:

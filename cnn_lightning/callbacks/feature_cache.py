@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -22,8 +23,9 @@ from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.data.base import Stage
+from cnn_lightning.data.loader import Features
 from cnn_lightning.errors import DamagedFileError
-from cnn_lightning.files import appearing_whole, map_array, part_of
+from cnn_lightning.files import appearing_whole, forget_pages, map_array, part_of
 from cnn_lightning.runs import RunFolder
 
 
@@ -72,8 +74,8 @@ class FeatureCache(L.Callback):
 
     def _features(
         self, trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, stage: Stage
-    ) -> Tensor:
-        """Features N×F float32 of one stage's images, in the rows of their indices."""
+    ) -> Features:
+        """Features float32 of one stage's images, in the rows of their indices."""
         assert self.folder is not None  # noqa: S101  # checked by the only caller
         name = f"{stage}-{_key(trainer, classifier, data)}.npy"
         # the first process alone knows for certain which folder this run has
@@ -89,7 +91,7 @@ class FeatureCache(L.Callback):
                 f"{path} is damaged: cut off, or changed since it was written",
                 "delete it, and it is computed anew",
             )
-        return torch.from_numpy(features)
+        return Features(torch.from_numpy(features), partial(forget_pages, features))
 
     def _compute(
         self,

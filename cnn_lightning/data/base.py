@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from cnn_lightning.augment import Augmentation, Border
-from cnn_lightning.data.loader import Batch, ImageLoader, Sharding
+from cnn_lightning.data.loader import Batch, Features, ImageLoader, Sharding
 from cnn_lightning.data.mixing import Mixing
 from cnn_lightning.data.progressive import ProgressiveSize
 from cnn_lightning.data.residence import Residence
@@ -137,7 +137,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.progressive_size = ProgressiveSize(start_size, whole_size_from)
         self.preprocessing: Preprocessing | None = None
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
-        self._features: dict[Stage, Tensor] = {}
+        self._features: dict[Stage, Features] = {}
         self._residence = Residence(on_device=on_device)
 
     @abstractmethod
@@ -210,12 +210,12 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """Some images of a split, to look at: n×C×H×W uint8."""
         return self.load(split)[0][indices]
 
-    def use_features(self, stage: Stage, features: Tensor) -> None:
+    def use_features(self, stage: Stage, features: Features) -> None:
         """Serve features of a frozen backbone in place of images.
 
         Args:
             stage: Whose images they stand for.
-            features: N×F float for all N images of the stage's split, by their index.
+            features: Those of all images of the stage's split.
         """
         self._features[stage] = features
 

@@ -39,6 +39,18 @@ class Batch(NamedTuple):
         return Batch(images, labels, indices, self.is_features)
 
 
+class Features(NamedTuple):
+    """Features of a frozen backbone, which stand for the images they were computed from.
+
+    Attributes:
+        rows: N×F float, by the indices of the images.
+        forget: Called after each batch that was read from them, to give memory back.
+    """
+
+    rows: Tensor
+    forget: Callable[[], None] = lambda: None
+
+
 @dataclass(frozen=True)
 class Sharding:
     """How a sequence of images is cut into batches for one of several processes.
@@ -98,8 +110,8 @@ class ImageLoader:
         labels: N int64.
         indices: The images of this split, M int64.
         sharding: How the images of an epoch are cut into batches.
-        features: Gives what is served in place of images, N×F float, or `None`. Asked for when the
-            first batch is drawn: Lightning builds the training loader before there are any.
+        features: Gives what is served in place of images, or `None`. Asked for when the first batch
+            is drawn: Lightning builds the training loader before there are any.
         move: Gives the images, or the features, where they live: on the device that computes, or
             as they are. Asked for when the first batch is drawn.
         seed: Seed of the order; `None` keeps the order of `indices`.
@@ -115,7 +127,7 @@ class ImageLoader:
         indices: Tensor,
         sharding: Sharding,
         *,
-        features: Callable[[], Tensor | None] = lambda: None,
+        features: Callable[[], Features | None] = lambda: None,
         move: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         seed: int | None = None,
         place: Callable[[], tuple[int, int]] = lambda: (0, 0),
@@ -146,17 +158,15 @@ class ImageLoader:
         epoch, first = self.place()  # runs when the first batch is drawn: this is a generator
         order = self.order(epoch)
         features = self.features()
-        source = self.move(self.images if features is None else features)
+        source = self.move(self.images if features is None else features.rows)
         # so that of a batch nothing crosses the bus, not even its order
         order, labels = order.to(source.device), self.labels.to(source.device)
         for number in range(first, len(self)):
             chosen = order[self.sharding.slice(number)]
-            yield Batch(
-                torch.index_select(source, 0, chosen),
-                labels[chosen],
-                chosen,
-                features is not None,
-            )
+            images = torch.index_select(source, 0, chosen)
+            if features is not None:
+                features.forget()
+            yield Batch(images, labels[chosen], chosen, features is not None)
 
     # Lightning warns on a resume in mid-epoch unless a loader has these two; see `place`
     def state_dict(self) -> dict[str, int]:

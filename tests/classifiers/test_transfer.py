@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from make_data import make_folder, make_weights
@@ -100,6 +101,18 @@ def test_kept_features_give_what_computing_them_gives(photos: Path, pretrained: 
         for content in (kept, computed)
     ]
     assert scores[0]["best_model_score"] == scores[1]["best_model_score"]
+
+
+def test_memory_of_kept_features_is_given_back(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten = []
+    monkeypatch.setattr("cnn_lightning.callbacks.feature_cache.forget_pages", forgotten.append)
+    run = fit(photos, "forgotten")
+    files = [np.load(path) for path in (run / "features").glob("*.npy")]
+    for one in files:
+        assert any(np.array_equal(one, other) for other in forgotten)
+    assert len(files) == 2
 
 
 @pytest.mark.parametrize("keeps", [True, False])

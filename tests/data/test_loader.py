@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cnn_lightning.data import ImageLoader, Sharding
+from cnn_lightning.data import Features, ImageLoader, Sharding
 from cnn_lightning.errors import UserError
 
 
@@ -58,6 +58,18 @@ def loader(**kwargs: object) -> ImageLoader:
 def test_batches_hold_the_images_of_their_indices() -> None:
     for batch in loader(seed=3):
         assert batch.images.flatten().tolist() == batch.indices.tolist() == batch.labels.tolist()
+
+
+def test_features_stand_for_their_images_and_are_forgotten_after_each_batch() -> None:
+    forgotten = []
+    features = Features(10.0 * torch.arange(10).unsqueeze(1), lambda: forgotten.append(True))
+    batches = []
+    for batch in loader(seed=3, features=lambda: features):
+        batches.append(batch)
+        assert len(forgotten) == len(batches)
+        assert batch.is_features
+        assert batch.images.flatten().tolist() == [10 * index for index in batch.indices.tolist()]
+    assert len(batches) == 3
 
 
 def test_order_without_a_seed_is_that_of_the_split() -> None:

@@ -5,7 +5,6 @@ earlier file. Checkpoints are read with `weights_only=True` and nothing else.
 """
 
 import errno
-import mmap
 import os
 import pickle
 import struct
@@ -146,20 +145,6 @@ def map_array(path: Path, dtype: type[np.generic], num_rows: int) -> NDArray[Any
         return None
     is_right = isinstance(values, np.ndarray) and values.dtype == dtype and values.ndim > 1
     return values if is_right and len(values) == num_rows else None
-
-
-def forget_pages(values: NDArray[Any]) -> None:
-    """Give back the memory that reading from a mapped file took; nothing if `values` is no map.
-
-    The system keeps the file's pages as long as it needs no memory for others, so they are soon
-    there again, but they are the system's and no longer this process's. What was written to the
-    array is lost.
-
-    Args:
-        values: As `map_array` gave it.
-    """
-    if isinstance(values.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not everywhere
-        values.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_archive(path: Path) -> bool:

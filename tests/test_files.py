@@ -4,11 +4,9 @@ import errno
 import io
 import os
 import pickle
-import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,9 +14,7 @@ from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import (
     atomic_writer,
     explain_disk_failure,
-    forget_pages,
     load_checkpoint,
-    map_array,
     part_of,
     remove_parts,
     write_text,
@@ -121,28 +117,3 @@ def test_what_is_no_checkpoint_is_refused(content: object, tmp_path: Path) -> No
     torch.save(content, tmp_path / "some.ckpt")
     with pytest.raises(UserError, match="no checkpoint"):
         load_checkpoint(tmp_path / "some.ckpt")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="counts the process's pages in /proc")
-def test_a_mapped_file_takes_no_memory_once_its_pages_are_forgotten(tmp_path: Path) -> None:
-    def file_pages() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[2])
-
-    rows = np.arange(4096 * 4096, dtype=np.float32).reshape(4096, 4096)
-    np.save(tmp_path / "rows.npy", rows)
-    mapped = map_array(tmp_path / "rows.npy", np.float32, 4096)
-    assert mapped is not None
-    before = file_pages()
-    assert np.array_equal(mapped, rows)
-    read = file_pages()
-    forget_pages(mapped)
-    size = rows.nbytes // os.sysconf("SC_PAGE_SIZE")
-    assert read - before > 0.9 * size
-    assert file_pages() - before < 0.1 * size
-    assert np.array_equal(mapped, rows)
-
-
-def test_an_array_in_memory_has_no_pages_to_forget() -> None:
-    values = np.arange(3)
-    forget_pages(values)
-    assert values.tolist() == [0, 1, 2]

@@ -6,8 +6,8 @@ import math
 import os
 import sys
 import time
+import weakref
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -25,7 +25,7 @@ from cnn_lightning.data import ImageDataModule
 from cnn_lightning.data.base import Stage
 from cnn_lightning.data.loader import Features
 from cnn_lightning.errors import DamagedFileError
-from cnn_lightning.files import appearing_whole, forget_pages, map_array, part_of
+from cnn_lightning.files import appearing_whole, map_array, part_of
 from cnn_lightning.runs import RunFolder
 
 
@@ -87,11 +87,8 @@ class FeatureCache(L.Callback):
         trainer.strategy.barrier("features")
         features = map_array(path, np.float32, len(data.load("train")[0]))
         if features is None:
-            raise DamagedFileError(
-                f"{path} is damaged: cut off, or changed since it was written",
-                "delete it, and it is computed anew",
-            )
-        return Features(torch.from_numpy(features), partial(forget_pages, features))
+            raise _damaged(path)
+        return Features(torch.from_numpy(features), _RowReader(path, features.shape))
 
     def _compute(
         self,
@@ -161,6 +158,43 @@ class _Rows:
         with self._stream:
             self._stream.flush()
             os.fsync(self._stream.fileno())
+
+
+class _RowReader:
+    """Reads rows of a file `.npy` float32; a map would keep in memory whatever was read from it.
+
+    Args:
+        path: The file.
+        shape: Of the whole array, rows first.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._path = path
+        self._shape = shape[1:]
+        self._row_bytes = 4 * math.prod(self._shape)
+        self._start = path.stat().st_size - 4 * math.prod(shape)
+        self._stream = path.open("rb", buffering=0)
+        weakref.finalize(self, self._stream.close)
+
+    def __call__(self, places: Tensor) -> Tensor:
+        """The rows at these places n int64, float32.
+
+        Raises:
+            DamagedFileError: The file was cut off since it was opened.
+        """
+        rows = np.empty((len(places), *self._shape), "<f4")
+        for place, row in zip(places.tolist(), rows, strict=True):
+            self._stream.seek(self._start + place * self._row_bytes)
+            if self._stream.readinto(row.data) != self._row_bytes:
+                raise _damaged(self._path)
+        return torch.from_numpy(rows)
+
+
+def _damaged(path: Path) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} is damaged: cut off, or changed since it was written",
+        "delete it, and it is computed anew",
+    )
 
 
 def _forward(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -44,11 +45,12 @@ class Features(NamedTuple):
 
     Attributes:
         rows: N×F float, by the indices of the images.
-        forget: Called after each batch that was read from them, to give memory back.
+        read: Gives those of some indices n int64, n×F, where all stay where they are; `None` takes
+            them from `rows`.
     """
 
     rows: Tensor
-    forget: Callable[[], None] = lambda: None
+    read: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,14 +161,14 @@ class ImageLoader:
         order = self.order(epoch)
         features = self.features()
         source = self.move(self.images if features is None else features.rows)
+        take: Callable[[Tensor], Tensor] = partial(torch.index_select, source, 0)
+        if features is not None and features.read is not None and source is features.rows:
+            take = features.read
         # so that of a batch nothing crosses the bus, not even its order
         order, labels = order.to(source.device), self.labels.to(source.device)
         for number in range(first, len(self)):
             chosen = order[self.sharding.slice(number)]
-            images = torch.index_select(source, 0, chosen)
-            if features is not None:
-                features.forget()
-            yield Batch(images, labels[chosen], chosen, features is not None)
+            yield Batch(take(chosen), labels[chosen], chosen, features is not None)
 
     # Lightning warns on a resume in mid-epoch unless a loader has these two; see `place`
     def state_dict(self) -> dict[str, int]:

@@ -1,6 +1,8 @@
 """Weights, freezing, and features that are computed once."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from torchvision import models
 from cnn_lightning.callbacks import FeatureCache
 from cnn_lightning.classifiers import VGG16, ImageClassifier, Inception, ResNet
 from cnn_lightning.cli import main
-from cnn_lightning.errors import UserError
+from cnn_lightning.data import Features, ImageDataModule
+from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.networks import Network, resnet
 
@@ -103,16 +106,51 @@ def test_kept_features_give_what_computing_them_gives(photos: Path, pretrained: 
     assert scores[0]["best_model_score"] == scores[1]["best_model_score"]
 
 
-def test_memory_of_kept_features_is_given_back(
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the process's pages in /proc")
+def test_kept_features_do_not_stay_in_memory(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Features] = {}
+
+    def use(self: ImageDataModule, stage: str, features: Features) -> None:
+        found[stage] = features
+
+    monkeypatch.setattr(ImageDataModule, "use_features", use)
+    run = fit(photos, "read")
+    for path in (run / "features").glob("*.npy"):
+        features = found[path.name.partition("-")[0]]
+        places = torch.randperm(len(features.rows))
+        assert features.read is not None
+        before = mapped_kib(path)
+        assert torch.equal(features.read(places), torch.from_numpy(np.load(path))[places])
+        assert mapped_kib(path) == before
+        assert float(features.rows.sum()) > 0  # from the map, whose pages the process then has
+        assert mapped_kib(path) > before
+    assert found.keys() == {"train", "val"}
+
+
+def mapped_kib(path: Path) -> int:
+    """KiB of a file's maps that this process has in memory."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    places = [number for number, line in enumerate(lines) if line.endswith(path.name)]
+    return sum(
+        int(next(line for line in lines[number:] if line.startswith("Rss:")).split()[1])
+        for number in places
+    )
+
+
+def test_features_cut_off_while_they_are_read_are_said_to_be_damaged(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forgotten = []
-    monkeypatch.setattr("cnn_lightning.callbacks.feature_cache.forget_pages", forgotten.append)
-    run = fit(photos, "forgotten")
-    files = [np.load(path) for path in (run / "features").glob("*.npy")]
-    for one in files:
-        assert any(np.array_equal(one, other) for other in forgotten)
-    assert len(files) == 2
+    found: list[Features] = []
+    monkeypatch.setattr(
+        ImageDataModule, "use_features", lambda self, stage, features: found.append(features)
+    )
+    run = fit(photos, "cut")
+    for path in (run / "features").glob("*.npy"):
+        os.truncate(path, path.stat().st_size - 4)
+    for features in found:
+        last = torch.tensor([len(features.rows) - 1])
+        with pytest.raises(DamagedFileError, match="delete it"):
+            features.read(last)  # type: ignore[misc]  # it is there
 
 
 @pytest.mark.parametrize("keeps", [True, False])

@@ -60,16 +60,20 @@ def test_batches_hold_the_images_of_their_indices() -> None:
         assert batch.images.flatten().tolist() == batch.indices.tolist() == batch.labels.tolist()
 
 
-def test_features_stand_for_their_images_and_are_forgotten_after_each_batch() -> None:
-    forgotten = []
-    features = Features(10.0 * torch.arange(10).unsqueeze(1), lambda: forgotten.append(True))
-    batches = []
+def test_features_stand_for_their_images() -> None:
+    features = Features(10.0 * torch.arange(10).unsqueeze(1))
     for batch in loader(seed=3, features=lambda: features):
-        batches.append(batch)
-        assert len(forgotten) == len(batches)
         assert batch.is_features
         assert batch.images.flatten().tolist() == [10 * index for index in batch.indices.tolist()]
-    assert len(batches) == 3
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_features_are_read_where_they_lie_unless_they_are_moved(*, stays: bool) -> None:
+    features = Features(torch.zeros(10, 1), lambda places: 10.0 * places.unsqueeze(1))
+    move = (lambda rows: rows) if stays else (lambda rows: rows + 1)
+    for batch in loader(features=lambda: features, move=move):
+        read = [10 * index for index in batch.indices.tolist()]
+        assert batch.images.flatten().tolist() == (read if stays else [1] * len(read))
 
 
 def test_order_without_a_seed_is_that_of_the_split() -> None:

@@ -36,6 +36,11 @@ def settle_arithmetic(trainer: Namespace, *, cpu_bf16: bool, is_resumed: bool) -
         trainer.benchmark = True
 
 
+def is_bfloat16(trainer: Namespace) -> bool:
+    """Whether these settings of the Trainer, once settled, are for layers in bfloat16."""
+    return str(trainer.precision) in _BF16
+
+
 def is_on_cuda(trainer: Namespace) -> bool:
     """Whether these settings of the Trainer put a run on an NVIDIA GPU of this machine."""
     return trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -53,7 +58,7 @@ def find_slowness(trainer: Namespace) -> str | None:
 
     Where oneDNN does not take bfloat16, torch computes a convolution in a loop of its own.
     """
-    if str(trainer.precision) not in _BF16 or not is_on_cpu(trainer):
+    if not is_bfloat16(trainer) or not is_on_cpu(trainer):
         return None
     # a torch built without oneDNN has no such operator, and the same loop for float32
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

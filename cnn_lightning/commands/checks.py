@@ -61,8 +61,10 @@ def check_ranges(settings: Namespace) -> None:
         UserError: There is one.
     """
     for key, least in _LEAST.items():
-        if (value := settings.get(key)) is not None and value < least:
-            raise UserError(f"{key} is {value}", f"give at least {least}")
+        value = settings.get(key)
+        for number in value.values() if isinstance(value, dict) else (value,):
+            if number is not None and number < least:
+                raise UserError(f"{key} is {value}", f"give at least {least}")
     seed = settings.seed_everything
     if seed is None or not 0 <= seed <= _MOST_SEED:
         raise UserError(f"seed_everything is {seed}", f"give a number in 0..{_MOST_SEED}")

@@ -26,6 +26,8 @@ _REWRITTEN = (
     (re.compile(r"typing\.Literal\[(.*)\]"), r"one of \1"),
     (re.compile(r"Expected an? "), "expected "),
     (re.compile(r"<class '([^']*)'>"), r"\1"),
+    # of a type that may be one of several
+    (re.compile(r"(expected \w+) (?=expected |Missing |Unexpected )"), r"\1, or "),
     (re.compile(r"SignatureArguments\.add_function_arguments\(\) .*"), "a function is no class"),
 )
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")

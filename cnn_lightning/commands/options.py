@@ -1,6 +1,13 @@
 """The options of the training commands that are ours, besides the classes of a config."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
+
+
+class ByPrecision(TypedDict):
+    """A number for each precision that a CPU computes in."""
+
+    bfloat16: int
+    float32: int
 
 
 class Option(NamedTuple):
@@ -42,9 +49,10 @@ GENERAL = {
         only="fit",
     ),
     "cpu_micro_batch": Option(
-        kind=int | None,
+        kind=int | ByPrecision | None,
         default=None,
-        help="Without a GPU, most images that go through the network at once: batches in parts.",
+        help="Without a GPU, most images that go through the network at once, batches in parts; a"
+        " number, or one for each precision as {bfloat16: 32, float32: 16}.",
         only="fit",
     ),
     "keep_memory": Option(

@@ -26,6 +26,7 @@ from cnn_lightning.commands.arithmetic import (
     describe,
     find_slowness,
     float32_products,
+    is_bfloat16,
     is_on_cpu,
     refuse_other_precision,
     settle_arithmetic,
@@ -213,6 +214,8 @@ class TrainingCLI(LightningCLI):
             settle_arithmetic(config.trainer, cpu_bf16=config.cpu_bf16, is_resumed=is_resumed)
             most = config.cpu_micro_batch
             if most is not None and is_on_cpu(config.trainer) and not is_resumed:
+                if not isinstance(most, int):
+                    most = most["bfloat16" if is_bfloat16(config.trainer) else "float32"]
                 settle_micro_batches(config.trainer, config.data, most)
         if (slowness := find_slowness(config.trainer)) is not None:
             say(slowness)

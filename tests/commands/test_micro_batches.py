@@ -85,6 +85,36 @@ def test_a_run_takes_its_batches_in_parts_and_says_so(
         assert torch.equal(value, ends[1]["state_dict"][name]), name
 
 
+@pytest.mark.parametrize(("precision", "parts"), [("32-true", "8 × 2"), ("bf16-mixed", "4 × 4")])
+def test_each_precision_may_have_a_number_of_its_own(
+    precision: str, parts: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(CONFIG.replace("micro_batch: 4", "micro_batch: {bfloat16: 4, float32: 2}"))
+    run = fit(config, "each", f"--trainer.precision={precision}", "--trainer.fast_dev_run=true")
+    assert f"steps of {parts} images" in capsys.readouterr().out
+    assert not run.exists()
+    fit(config, "whole", "--cpu_micro_batch=null", f"--trainer.precision={precision}")
+    assert "steps of" not in capsys.readouterr().out
+    whole = yaml.safe_load((config.parent / "logs/whole/version_0/config.yaml").read_text())
+    assert whole["cpu_micro_batch"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("{bfloat16: 4}", "expected int, or Missing required keys: {'float32'}"),
+        ("{bfloat16: 4, float32: 2, float16: 2}", "Unexpected keys: {'float16'}"),
+        ("{bfloat16: 4, float32: 1}", "give at least 2"),
+        ("many", "expected int, or expected dict"),
+    ],
+)
+def test_a_number_for_each_precision_is_both_or_refused(
+    given: str, told: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", f"--config={config}", f"--cpu_micro_batch={given}"]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_run_that_began_whole_goes_on_whole(config: Path) -> None:
     whole = fit(config, "whole", "--cpu_micro_batch=null")
     assert (

@@ -153,6 +153,35 @@ def test_a_stop_waits_for_what_no_checkpoint_holds(
     assert rows(runs[0]) == rows(runs[1])
 
 
+@pytest.mark.parametrize(
+    "model",
+    [["--model", "LeNet"], ["--model=LeNet"], ["--model.class_path", "LeNet"], ["--config"]],
+    ids=["flag", "flag and value", "class_path", "second config"],
+)
+def test_the_same_command_resumes_a_run_whose_model_is_not_the_first_that_is_named(
+    model: list[str], recipe: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("model: {class_path: LeNet, init_args: {activation: relu}}\n")
+    more = [*model, str(other)] if model == ["--config"] else [*model, "--model.activation", "relu"]
+    recipe.write_text(RECIPE.replace("LeNet", "ResNet").replace("activation: relu", "depth: 18"))
+    assert fit(recipe, tmp_path, *more, "--trainer.max_epochs", "1") == 0
+    assert fit(recipe, tmp_path, *more, "--trainer.max_epochs", "2", "--ckpt_path", "last") == 0
+    content = torch.load(folder(tmp_path) / "checkpoints/last.ckpt", weights_only=True)
+    assert content["cnn_lightning"]["classifier"].endswith(".LeNet")
+    assert content["epoch"] == 1
+
+
+@pytest.mark.parametrize("flags", [["--model", "ResNet"], ["--model.class_path=ResNet"]])
+def test_another_model_is_not_resumed(
+    flags: list[str], recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--trainer.limit_train_batches", "1", "--trainer.max_epochs", "1"]
+    assert fit(recipe, tmp_path, *short) == 0
+    assert fit(recipe, tmp_path, *short, "--ckpt_path", "last", *flags) == 2
+    assert "is of a LeNet, and ResNet is asked for" in capsys.readouterr().err
+
+
 def test_another_seed_gives_other_bits(recipe: Path, whole: Path, tmp_path: Path) -> None:
     assert fit(recipe, tmp_path / "other", "--seed_everything", "7") == 0
     contents = [

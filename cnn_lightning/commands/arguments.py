@@ -15,6 +15,7 @@ from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
 from cnn_lightning.commands.configs import (
     CHECKPOINT_KEYWORDS,
     LINKED,
+    model_class,
     read_configs,
     refuse_training,
     setting,
@@ -121,8 +122,7 @@ def read_start(command: str, argv: list[str]) -> Start:
     known = _known(command, path, checkpoint)
     if command == "predict" and names_files(argv, configs):
         known["data"] = file_settings(path, checkpoint)
-    for config in configs:
-        _refuse_other_class(path, known, config)
+    _refuse_other_class(path, known, model_class(argv, configs))
     folder = folder_of(path) or new_version(log_dir, run or path.stem)
     arguments = ["--config", _in_one_line(known), *_without(argv, "--ckpt_path")]
     if "weights" in checkpoint.get("hyper_parameters", {}):
@@ -204,14 +204,12 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
     return known
 
 
-def _refuse_other_class(path: Path, known: dict[str, Any], config: dict[str, Any]) -> None:
-    model = config.get("model")
-    asked = model.get("class_path") if isinstance(model, dict) else model
-    stored = known["model"]["class_path"]
-    if isinstance(asked, str) and asked.rpartition(".")[2] != stored.rpartition(".")[2]:
+def _refuse_other_class(path: Path, known: dict[str, Any], asked: str | None) -> None:
+    stored = known["model"]["class_path"].rpartition(".")[2]
+    if asked is not None and asked.rpartition(".")[2] != stored:
         raise UserError(
-            f"{path} is of a {stored.rpartition('.')[2]}, the config asks for {asked}",
-            "use the config that the checkpoint was made with",
+            f"{path} is of a {stored}, and {asked} is asked for",
+            "use the config and the flags that the checkpoint was made with",
         )
 
 

@@ -74,6 +74,16 @@ def setting(key: str, argv: list[str], configs: list[dict[str, Any]]) -> str | N
     return value
 
 
+def model_class(argv: list[str], configs: list[dict[str, Any]]) -> str | None:
+    """The model's class as the last to name it named it, flags after files; `None` if none did."""
+    if flags := _values(argv, "--model", "--model.class_path"):
+        is_name = all(part.isidentifier() for part in flags[-1].split("."))
+        return flags[-1] if is_name else None  # a whole mapping: the parser will read it
+    models = [config.get("model") for config in reversed(configs)]
+    classes = (one.get("class_path") if isinstance(one, dict) else one for one in models)
+    return next((one for one in classes if isinstance(one, str)), None)
+
+
 def _values(argv: list[str], *flags: str) -> list[str]:
     values = []
     for place, arg in enumerate(argv):

@@ -112,11 +112,11 @@ class FeatureCache(L.Callback):
             ExitStack() as opened,
         ):
             task = progress.add_task(f"{stage} features", total=len(mine))
-            rows: _Rows | None = None
+            rows: _RowWriter | None = None
             for chosen in torch.split(mine, data.eval_batch_size):
                 features = _forward(trainer, classifier, data, images[chosen])
                 if rows is None:
-                    rows = _Rows(trainer, part, (len(images), *features.shape[1:]))
+                    rows = _RowWriter(trainer, part, (len(images), *features.shape[1:]))
                     opened.callback(rows.close)
                 rows.write(chosen, features)
                 progress.advance(task, len(chosen))
@@ -125,7 +125,7 @@ class FeatureCache(L.Callback):
         say(f"features of the {stage} images took {time.monotonic() - started:.1f} s")
 
 
-class _Rows:
+class _RowWriter:
     """A file `.npy` float32 that several processes fill row by row.
 
     Not a map while it is written: a full disk kills a process that writes to a map.
@@ -143,7 +143,7 @@ class _Rows:
                 np.lib.format.write_array_header_1_0(stream, header)
                 stream.truncate(stream.tell() + 4 * math.prod(shape))
         trainer.strategy.barrier("features opened")
-        self._start = path.stat().st_size - 4 * math.prod(shape)
+        self._start = _first_row(path, shape)
         self._row_bytes = 4 * math.prod(shape[1:])
         self._stream = path.open("r+b")
 
@@ -172,7 +172,7 @@ class _RowReader:
         self._path = path
         self._shape = shape[1:]
         self._row_bytes = 4 * math.prod(self._shape)
-        self._start = path.stat().st_size - 4 * math.prod(shape)
+        self._start = _first_row(path, shape)
         self._stream = path.open("rb", buffering=0)
         weakref.finalize(self, self._stream.close)
 
@@ -188,6 +188,11 @@ class _RowReader:
             if self._stream.readinto(row.data) != self._row_bytes:
                 raise _damaged(self._path)
         return torch.from_numpy(rows)
+
+
+def _first_row(path: Path, shape: tuple[int, ...]) -> int:
+    """Where the rows of a file `.npy` float32 of this shape begin, in bytes."""
+    return path.stat().st_size - 4 * math.prod(shape)
 
 
 def _damaged(path: Path) -> DamagedFileError:

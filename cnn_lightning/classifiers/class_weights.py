@@ -66,16 +66,20 @@ def weighted_cross_entropy(
 
     Not over the sum of their weights, as torch's mean is: so a batch of rare classes counts more
     than others, and parts of a batch on several processes, or of accumulated gradients, add up.
+    What smoothing spreads over all classes weighs what the image weighs; torch's `weight` would
+    make each class's share weigh what that class does, which teaches the rare ones for the others.
 
     Args:
         logits: N×K.
-        labels: N int64.
+        labels: N int64, or N×K float whose rows sum to 1.
         weights: K float32, or `None` for all 1.
         label_smoothing: See `training_loss`.
     """
     if weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    total = F.cross_entropy(
-        logits, labels, weight=weights, label_smoothing=label_smoothing, reduction="sum"
-    )
+    total = F.cross_entropy(logits, labels, weight=weights, reduction="sum")
+    if label_smoothing > 0:
+        of_images = weights[labels] if labels.ndim == 1 else labels @ weights
+        spread = -(of_images * F.log_softmax(logits, 1).mean(1)).sum()
+        total = (1 - label_smoothing) * total + label_smoothing * spread
     return total / len(labels)

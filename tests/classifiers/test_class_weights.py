@@ -39,6 +39,32 @@ def test_the_loss_is_the_sum_written_out() -> None:
     assert torch.allclose(loss, torchs * of_batch.mean())
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_what_smoothing_spreads_weighs_what_the_image_does(*, mixed: bool) -> None:
+    logits, labels = draw()
+    weights = torch.tensor(WEIGHTS)
+    targets = F.one_hot(labels, 3).float()
+    if mixed:
+        targets = 0.7 * targets + 0.3 * targets.roll(1, 0)
+    loss = weighted_cross_entropy(
+        logits, targets if mixed else labels, weights, label_smoothing=0.2
+    )
+    total = torch.zeros(())
+    for row, shares in zip(logits.log_softmax(1), targets, strict=True):
+        for label, share in enumerate(shares):
+            smooth = 0.8 * F.one_hot(torch.tensor(label), 3) + 0.2 / 3
+            total -= share * weights[label] * (smooth * row).sum()
+    torch.testing.assert_close(loss, total / 7)
+
+
+def test_smoothing_does_not_teach_the_rare_class_for_the_common_one() -> None:
+    weights = balanced_weights(torch.tensor([100, 1]), ["common", "rare"])
+    logits = torch.zeros(1, 2, requires_grad=True)
+    loss = weighted_cross_entropy(logits, torch.tensor([0]), weights, label_smoothing=0.1)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert slope[0, 0] < 0 < slope[0, 1]
+
+
 def test_without_weights_it_is_torchs_to_the_bit() -> None:
     logits, labels = draw()
     assert torch.equal(

@@ -94,25 +94,26 @@ def read_size(path: Path | str) -> tuple[int, int]:
         return image.height, image.width
 
 
-def fit_square(image: Tensor, size: int) -> Tensor:
-    """Scale an image's short side, antialiased bilinear, and crop the long one in the middle.
+def fit_image(image: Tensor, height: int, width: int) -> Tensor:
+    """Scale an image to fill a size, antialiased bilinear, and crop what is over on both sides.
 
     Args:
         image: C×H×W uint8, C being 1 or 3.
-        size: Side of the result, at least 1.
+        height: Of the result, at least 1.
+        width: Of the result, at least 1.
 
     Returns:
-        C×size×size uint8; `image` itself where it has that size already.
+        C×height×width uint8; `image` itself where it has that size already.
 
     Example:
-        >>> fit_square(torch.full((1, 6, 4), 7, dtype=torch.uint8), 2).tolist()
-        [[[7, 7], [7, 7]]]
+        >>> fit_image(torch.full((1, 6, 4), 7, dtype=torch.uint8), 1, 2).tolist()
+        [[[7, 7]]]
     """
-    if image.shape[1:] == (size, size):
+    if image.shape[1:] == (height, width):
         return image
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
     picture = Image.fromarray(pixels.contiguous().numpy())
-    return _pixels(ImageOps.fit(picture, (size, size), method=Image.Resampling.BILINEAR))
+    return _pixels(ImageOps.fit(picture, (width, height), method=Image.Resampling.BILINEAR))
 
 
 def load_images(

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as reference
 
 from cnn_lightning.errors import UserError
-from cnn_lightning.images import fit_square, list_images, load_images, read_image, read_size
+from cnn_lightning.images import fit_image, list_images, load_images, read_image, read_size
 
 RED, GREY_OF_RED = (255, 0, 0), 76  # 0.299 · 255, ITU-R 601
 SIZE = (6, 4)  # Pillow's order: width, height
@@ -211,19 +211,26 @@ def test_too_many_pixels_are_refused_whatever_becomes_of_warnings(
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 96), (96, 64)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_fit_square_is_torchvisions_resize_and_crop(shape: tuple[int, int], channels: int) -> None:
+def test_fit_image_is_torchvisions_resize_and_crop(shape: tuple[int, int], channels: int) -> None:
     image = noise(*shape, channels)
-    result = fit_square(image, 32)
+    result = fit_image(image, 32, 32)
     assert result.shape == (channels, 32, 32)
     expected = reference.center_crop(reference.resize(image, [32], antialias=True), [32, 32])
     # both round a fixed-point sum; they may differ in the last bit
     assert (result.int() - expected.int()).abs().max() <= 1
 
 
-def test_fit_square_keeps_an_image_of_that_size() -> None:
+def test_fit_image_keeps_an_image_of_that_size() -> None:
     image = noise(8, 8)
-    assert fit_square(image, 8) is image
-    assert fit_square(noise(1, 9), 4).shape == (3, 4, 4)
+    assert fit_image(image, 8, 8) is image
+    assert fit_image(noise(1, 9), 4, 4).shape == (3, 4, 4)
+
+
+def test_fit_image_to_a_size_that_is_no_square() -> None:
+    image = noise(40, 64)
+    expected = reference.center_crop(reference.resize(image, [40, 64], antialias=True), [20, 64])
+    assert torch.equal(fit_image(image, 20, 64), expected)
+    assert fit_image(image, 64, 20).shape == (3, 64, 20)
 
 
 def test_load_images_takes_tensors_pillow_images_and_paths(tmp_path: Path) -> None:

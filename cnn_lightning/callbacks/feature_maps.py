@@ -15,7 +15,7 @@ from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
 from cnn_lightning.figures import Sheet, draw_feature_maps
-from cnn_lightning.images import fit_square, load_images
+from cnn_lightning.images import fit_image, load_images
 
 MAX_IMAGES = 10
 _MAX_AT_ONCE = 2  # images: a few large ones take more memory than training a frozen network
@@ -96,9 +96,9 @@ class FeatureMaps(EpochPictures):
         """Images N×C×H×W uint8 of one size, and what they are."""
         if self.images is not None:
             assert classifier.image_shape is not None  # noqa: S101  # since setup
-            channels, height, _ = classifier.image_shape
+            channels, *size = classifier.image_shape
             loaded = load_images(self.images, channels)
-            fitted = [fit_square(image, height) for image in loaded]
+            fitted = [fit_image(image, *size) for image in loaded]
             return torch.stack(fitted), [Path(name).stem for name in self.images]
         return choose_examples(trainer)
 

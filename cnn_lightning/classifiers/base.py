@@ -22,10 +22,16 @@ from cnn_lightning.classifiers.losses import check_smoothing, training_loss
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
 from cnn_lightning.classifiers.whitening import fit_whitening
-from cnn_lightning.classifiers.window import TrainingWindow, ends_step, is_logged, tell
+from cnn_lightning.classifiers.window import (
+    TrainingWindow,
+    ends_step,
+    is_logged,
+    scale_of_part,
+    tell,
+)
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
-from cnn_lightning.images import fit_square, load_images
+from cnn_lightning.images import fit_image, load_images
 from cnn_lightning.networks import Network
 from cnn_lightning.networks.sequential import as_network
 from cnn_lightning.preprocessing import Preprocessing
@@ -248,7 +254,16 @@ class ImageClassifier(LeanModule):
         is_due = ends_step(trainer, batch_idx) and is_logged(trainer, trainer.global_step + 1)
         if is_due or trainer.is_last_batch:  # an epoch's end is told by callbacks before the hook
             self._log_window(trainer.global_step)
-        return loss
+        return self._as_part(loss, batch_idx)
+
+    def _as_part(self, loss: Tensor, batch_idx: int) -> Tensor:
+        """The mean loss of a batch, as what it is of that of its step."""
+        trainer = self.trainer
+        if (parts := trainer.accumulate_grad_batches) == 1:
+            return loss
+        loader, num_batches = trainer.train_dataloader, trainer.num_training_batches
+        scale = scale_of_part(loader, batch_idx, parts, num_batches)
+        return loss if scale == 1 else loss * scale
 
     def _log_window(self, step: int) -> None:
         """Log the means over all images since the last logging.
@@ -324,8 +339,8 @@ class ImageClassifier(LeanModule):
                 "this classifier does not know its images yet",
                 "train it, load it from a checkpoint, or call adapt_to(datamodule)",
             )
-        channels, height, _ = self.image_shape
-        fitted = [fit_square(image, height) for image in load_images(images, channels)]
+        channels, *size = self.image_shape
+        fitted = [fit_image(image, *size) for image in load_images(images, channels)]
         chunks = []
         with evaluating(self):
             for start in range(0, len(fitted), batch_size):

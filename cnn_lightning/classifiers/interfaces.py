@@ -1,7 +1,7 @@
 """What classifiers take and give: batches, data modules, predictions."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -52,6 +52,14 @@ class ImageData(Protocol):
 
     def class_counts(self) -> Tensor:
         """How often training sees each class in an epoch, K int64."""
+
+
+@runtime_checkable
+class CountedBatches(Protocol):
+    """A loader that knows how large its batches are before it has read them."""
+
+    def num_images_in(self, batch: int) -> int:
+        """Images in one batch of an epoch, counted from 0, of this process."""
 
 
 class Predictions(NamedTuple):

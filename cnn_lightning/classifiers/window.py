@@ -7,6 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from cnn_lightning.classifiers.interfaces import CountedBatches
+
 _MAX_UNREAD = 1 << 16  # images: 1 MB of answers and labels
 
 
@@ -105,6 +107,32 @@ def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
     batches = batch_idx + 1
     is_whole = batches % trainer.accumulate_grad_batches == 0
     return is_whole or batches == trainer.num_training_batches
+
+
+def scale_of_part(loader: object, batch_idx: int, parts: int, num_batches: float) -> float:
+    """What the mean loss of a step's part is times, so that those of all parts make up the step's.
+
+    Each is divided by `parts`, as Lightning does. That alone is right where a step has so many of
+    one size, which the last step of an epoch may not.
+
+    Args:
+        loader: Where the parts come from; those of a loader that cannot tell their sizes are taken
+            to be equal.
+        batch_idx: Which part of the epoch, counted from 0.
+        parts: Of a step, at most (`accumulate_grad_batches`).
+        num_batches: Parts of the epoch.
+
+    Example:
+        >>> scale_of_part(None, batch_idx=8, parts=4, num_batches=10)
+        2.0
+    """
+    first = batch_idx - batch_idx % parts
+    if parts == 1 or first + parts < num_batches:
+        return 1.0
+    of_step = range(first, min(first + parts, int(num_batches)))
+    if not isinstance(loader, CountedBatches):
+        return parts / len(of_step)
+    return parts * loader.num_images_in(batch_idx) / sum(map(loader.num_images_in, of_step))
 
 
 def is_logged(trainer: L.Trainer, steps: int) -> bool:

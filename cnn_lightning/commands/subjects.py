@@ -10,7 +10,7 @@ from torch import Tensor
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
-from cnn_lightning.images import fit_square, list_images, load_images
+from cnn_lightning.images import fit_image, list_images, load_images
 
 _MAX_MEASURED = 500
 
@@ -83,8 +83,8 @@ def read_files(
     files = [file for path in paths for file in _expand(Path(path), num_images)]
     if classifier.image_shape is None:
         raise UserError("the checkpoint does not know the size of its images", "train it once more")
-    channels, height, _ = classifier.image_shape
-    images = torch.stack([fit_square(image, height) for image in load_images(files, channels)])
+    channels, *size = classifier.image_shape
+    images = torch.stack([fit_image(image, *size) for image in load_images(files, channels)])
     labels = None
     if true_names is not None:
         labels = _look_up(true_names, classifier.class_names or (), len(files))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cnn_lightning.errors import RunError, UserError
-from cnn_lightning.images import Mode, fit_square, read_image
+from cnn_lightning.images import Mode, fit_image, read_image
 
 _Result = TypeVar("_Result")
 
@@ -52,7 +52,7 @@ def decode_files(
     num_workers: int | None = None,
     ahead: int = 0,
 ) -> Generator[Decoded]:
-    """Read images in order, scaled and cropped by `fit_square`.
+    """Read images in order, scaled and cropped by `fit_image`.
 
     While whoever asks is busy with what it has got, the workers go on. In memory are two tasks of
     up to 64 images per worker, and at least `ahead` images.
@@ -102,7 +102,7 @@ class _Tasks:
                 errors.append((place, UserError(error.what, error.remedy)))
             else:
                 read.append(place)
-                images.append(fit_square(image, self.image_shape[-1]))
+                images.append(fit_image(image, *self.image_shape[1:]))
         empty = torch.empty(0, *self.image_shape, dtype=torch.uint8)
         return Decoded(read, torch.stack(images) if images else empty, errors)
 

@@ -20,7 +20,7 @@ class ImageFolderDataModule(ListedImagesDataModule):
     """Your own images: one folder per class, in `root/train` and `root/test` or in `root` itself.
 
     Folders within a class's folder belong to it. Without `test/`, a share of each class is held
-    out as the test set. Images are scaled and cropped to one square size (`fit_square`). They are
+    out as the test set. Images are scaled and cropped to one square size (`fit_image`). They are
     decoded once, into `root/.cnn_lightning_cache` (or `$CNN_LIGHTNING_CACHE` if set, or
     `~/.cache/cnn-lightning` if `root` is read-only), and anew when files appear, vanish, or change
     in size or time.

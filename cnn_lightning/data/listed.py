@@ -28,7 +28,7 @@ _FALLBACK_SIZE = 224
 class ListedImagesDataModule(ImageDataModule):
     """Image files and their labels; a subclass says which.
 
-    Images are scaled and cropped to one square size (`fit_square`). They are decoded once, into
+    Images are scaled and cropped to one square size (`fit_image`). They are decoded once, into
     `root/.cnn_lightning_cache` (or `$CNN_LIGHTNING_CACHE` if set, or `~/.cache/cnn-lightning` if
     `root` is read-only), and anew when files appear, vanish, or change in size or time.
 

@@ -148,6 +148,10 @@ class ImageLoader:
     def __len__(self) -> int:
         return len(self.sharding)
 
+    def num_images_in(self, batch: int) -> int:
+        """Images in one batch of an epoch, counted from 0, of this process."""
+        return len(range(*self.sharding.slice(batch).indices(self.sharding.num_images)))
+
     def order(self, epoch: int) -> Tensor:
         """Indices of all images, of all processes, in the order of one epoch: M int64."""
         if self.seed is None:

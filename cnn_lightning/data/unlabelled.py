@@ -15,7 +15,7 @@ from cnn_lightning.data.listed import check_workers
 from cnn_lightning.data.listing import check_place
 from cnn_lightning.data.loader import Batch
 from cnn_lightning.errors import UserError
-from cnn_lightning.images import EXTENSIONS, Mode, fit_square, is_image_name, read_image, walk_files
+from cnn_lightning.images import EXTENSIONS, Mode, fit_image, is_image_name, read_image, walk_files
 
 NO_LABEL = -1
 
@@ -42,7 +42,7 @@ class UnlabelledDataModule(ImageDataModule):
     Args:
         paths: Files and folders.
         class_names: What the classifier tells apart.
-        image_shape: C, S, S that images are brought to by `fit_square`, as in training.
+        image_shape: C, H, W that images are brought to by `fit_image`, as in training.
         mean: Per channel, in units of 0..1.
         std: As `mean`.
         eval_batch_size: Images per process and step.
@@ -110,10 +110,10 @@ class UnlabelledDataModule(ImageDataModule):
 
     @override
     def stored_images(self, split: Split, indices: Tensor) -> Tensor:
-        channels, size, _ = self.image_shape
+        channels, *size = self.image_shape
         paths = [self._files[index] for index in indices.tolist()]
         mode: Mode = "RGB" if channels == 3 else "L"
-        return torch.stack([fit_square(read_image(path, mode=mode), size) for path in paths])
+        return torch.stack([fit_image(read_image(path, mode=mode), *size) for path in paths])
 
     @override
     def predict_dataloader(self) -> "FileLoader":  # type: ignore[override]  # of another kind

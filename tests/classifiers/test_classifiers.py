@@ -22,6 +22,7 @@ from cnn_lightning.classifiers import (
 )
 from cnn_lightning.data import ShapesDataModule
 from cnn_lightning.errors import UserError
+from cnn_lightning.preprocessing import Preprocessing
 
 # a row per class, built small
 ROWS: dict[str, Callable[[], ImageClassifier]] = {
@@ -164,6 +165,16 @@ def test_images_of_any_size_are_predicted(tmp_path: Path) -> None:
     images = torch.randint(256, (2, 3, 100, 60), dtype=torch.uint8)
     rows = classifier.predict_images(images).probabilities
     torch.testing.assert_close(rows.sum(1), torch.ones(2))
+
+
+def test_images_of_a_size_that_is_no_square_are_predicted_whole() -> None:
+    classifier = ResNet(2, 1)
+    classifier.class_names, classifier.image_shape = ["a", "b"], (1, 20, 32)
+    classifier.preprocessing = Preprocessing((0.5,), (0.5,), None)
+    images = torch.randint(256, (3, 1, 20, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        wanted = classifier.eval()(classifier.preprocessing(images)).softmax(1)
+    torch.testing.assert_close(classifier.predict_images(images).probabilities, wanted)
 
 
 def test_prediction_leaves_the_mode_of_every_layer(tmp_path: Path) -> None:

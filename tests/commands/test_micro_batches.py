@@ -85,6 +85,21 @@ def test_a_run_takes_its_batches_in_parts_and_says_so(
         assert torch.equal(value, ends[1]["state_dict"][name]), name
 
 
+@pytest.mark.parametrize(("num_images", "batch_size"), [(60, 16), (60, 60), (31, 60)])
+def test_steps_of_fewer_or_smaller_parts_are_those_of_whole_batches(
+    config: Path, num_images: int, batch_size: int
+) -> None:
+    ends = []
+    for run, most in (("parts", "5"), ("whole", "null")):
+        sizes = [f"--data.num_images={num_images}", f"--data.batch_size={batch_size}"]
+        folder = fit(config, run, f"--cpu_micro_batch={most}", *sizes)
+        content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        ends.append((content["global_step"], content["state_dict"]))
+    assert ends[0][0] == ends[1][0]
+    for name, value in ends[1][1].items():
+        torch.testing.assert_close(ends[0][1][name], value, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(("precision", "parts"), [("32-true", "8 × 2"), ("bf16-mixed", "4 × 4")])
 def test_each_precision_may_have_a_number_of_its_own(
     precision: str, parts: str, config: Path, capsys: pytest.CaptureFixture[str]

@@ -101,7 +101,7 @@ def test_a_killed_process_is_told(files: list[Path], monkeypatch: pytest.MonkeyP
 def test_a_fault_of_the_program_itself_is_not_hidden(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "fit_square", lambda image, size: image + None)
+    monkeypatch.setattr(decoding, "fit_image", lambda image, *size: image + None)
     with pytest.raises(TypeError):
         read(files)
 

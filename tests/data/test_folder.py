@@ -14,7 +14,7 @@ from cnn_lightning.data import ImageFolderDataModule, decoding, listed
 from cnn_lightning.data.base import Split
 from cnn_lightning.data.cache import CACHE_FOLDER
 from cnn_lightning.errors import UserError
-from cnn_lightning.images import fit_square, read_image
+from cnn_lightning.images import fit_image, read_image
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -162,7 +162,7 @@ def test_a_damaged_cache_is_made_anew(photos: Path) -> None:
 def test_size_and_channels_have_their_own_cache(photos: Path) -> None:
     colour = module(photos, image_size=4).read("train")[0]
     grey = module(photos, channels=1).read("train")[0]
-    assert torch.equal(colour[0], fit_square(read_image(photos / "train/cat/0.png"), 4))
+    assert torch.equal(colour[0], fit_image(read_image(photos / "train/cat/0.png"), 4, 4))
     assert torch.equal(grey[0], read_image(photos / "train/cat/0.png", mode="L"))
     assert len(list((photos / CACHE_FOLDER).glob("train*.npy"))) == 2
 

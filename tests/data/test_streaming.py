@@ -13,18 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from cnn_lightning.data import ImageFolderDataModule
-from cnn_lightning.images import fit_square
+from cnn_lightning.images import fit_image
 
 
 class Counter:
-    """Stands for `fit_square`, and counts the images that it gave and that are still alive."""
+    """Stands for `fit_image`, and counts the images that it gave and that are still alive."""
 
     def __init__(self) -> None:
         self.alive = self.most = self.total = 0
         self.lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        image = fit_square(*args, **kwargs)
+        image = fit_image(*args, **kwargs)
         with self.lock:
             self.alive += 1
             self.total += 1
@@ -48,8 +48,8 @@ def test_a_few_decoded_images_are_in_memory_at_a_time(
             Image.fromarray(pixels).save(tmp_path / "train" / name / f"{number:04}.bmp")
     counter = Counter()
     for name, module in list(sys.modules.items()):
-        if name.startswith("cnn_lightning.data") and hasattr(module, "fit_square"):
-            monkeypatch.setattr(module, "fit_square", counter)
+        if name.startswith("cnn_lightning.data") and hasattr(module, "fit_image"):
+            monkeypatch.setattr(module, "fit_image", counter)
     (tmp_path / "test/cat").mkdir(parents=True)  # so that all others are for training
     images, _ = ImageFolderDataModule(root=str(tmp_path), num_workers=1).load("train")
     assert counter.total == len(images) == 2 * per_class

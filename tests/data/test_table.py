@@ -10,7 +10,7 @@ from make_data import make_folder
 from cnn_lightning.cli import main
 from cnn_lightning.data import ImageCSVDataModule, ImageFolderDataModule, decoding
 from cnn_lightning.errors import UserError
-from cnn_lightning.images import fit_square, read_image
+from cnn_lightning.images import fit_image, read_image
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_it_is_decoded_once_beside_the_cache_of_another_table(
         data = module(table, image_size=4)
         assert torch.equal(data.load("train")[0], images)
     first = photos / module(tables[0], image_size=4).image_names("train")[0]
-    assert torch.equal(expected[0][0], fit_square(read_image(first), 4))
+    assert torch.equal(expected[0][0], fit_image(read_image(first), 4, 4))
 
 
 def test_spreadsheets_marks_blank_lines_and_quotes_are_read(photos: Path) -> None:

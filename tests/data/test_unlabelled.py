@@ -15,7 +15,7 @@ from cnn_lightning.data import UnlabelledDataModule, decoding
 from cnn_lightning.data.loader import Batch
 from cnn_lightning.data.unlabelled import FileLoader, Unread, list_files
 from cnn_lightning.errors import UserError
-from cnn_lightning.images import fit_square, read_image
+from cnn_lightning.images import fit_image, read_image
 
 SHAPE = (3, 8, 8)
 
@@ -168,7 +168,7 @@ def test_a_data_module_gives_names_images_and_batches(tmp_path: Path) -> None:
     (first, second) = data.predict_dataloader()
     images = torch.cat([first.images, second.images])
     for name, image in zip(names, images, strict=True):
-        assert torch.equal(image, fit_square(read_image(name), 8))
+        assert torch.equal(image, fit_image(read_image(name), 8, 8))
     assert torch.equal(data.stored_images("test", torch.tensor([4, 1])), images[[4, 1]])
     grey = module(photos, image_shape=(1, 8, 8))
     grey.setup("predict")

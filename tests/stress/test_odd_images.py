@@ -24,7 +24,7 @@ from torch import Tensor
 from cnn_lightning import ImageFolderDataModule, LeNet
 from cnn_lightning.cli import main
 from cnn_lightning.errors import UserError
-from cnn_lightning.images import fit_square, read_image
+from cnn_lightning.images import fit_image, read_image
 
 # wide, so that a rotation shows: the left half red, the right one blue
 WIDTH, HEIGHT = 24, 12
@@ -314,7 +314,7 @@ def test_the_command_predicts_what_can_be_read_and_lists_the_rest(
         # in a table, what is no text is written as \\udc..
         path = str(folder / name).encode(errors="backslashreplace").decode()
         if name in READ:
-            right = fit_square(READ[name][1], SIZE)[None]
+            right = fit_image(READ[name][1], SIZE, SIZE)[None]
             expected = classifier.predict_images(right)[1].max()
             # lossy formats come near, all others to the last digit
             tolerance = 2e-3 if READ[name][2] else 2e-6
@@ -356,7 +356,7 @@ def test_the_command_on_one_bad_file_alone_fails_plainly(
 
 
 def is_right(image: Tensor, right: Tensor, tolerance: int) -> bool:
-    difference = (image.int() - fit_square(right, SIZE).int()).abs()
+    difference = (image.int() - fit_image(right, SIZE, SIZE).int()).abs()
     middle = SIZE // 2
     difference[:, :, middle - 4 : middle + 4] = 0  # where lossy colours run into one another
     return image.shape == (3, SIZE, SIZE) and int(difference.max()) <= tolerance

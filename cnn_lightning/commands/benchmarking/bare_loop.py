@@ -14,6 +14,7 @@ from cnn_lightning.callbacks import Compilation
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.losses import training_loss
 from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule
+from cnn_lightning.classifiers.window import scale_of_part
 from cnn_lightning.data import Batch, ImageDataModule
 from cnn_lightning.errors import UserError
 
@@ -80,15 +81,18 @@ class BareLoop:
             How many images the turn trained on.
         """
         num_images = 0
-        batches = islice(self.data.training_loader(epoch), self.num_batches)
+        loader = self.data.training_loader(epoch)
+        batches = islice(loader, self.num_batches)
         for number, read in enumerate(batches, 1):
             batch = self.data.prepare_training(read.to(self.device), epoch, number - 1)
             with self._autocast():
                 loss = self._loss(batch)
             if (number - 1) % self.accumulated == 0:
                 self.optimizer.zero_grad()
-            share = loss / self.accumulated if self.accumulated > 1 else loss
-            torch.autograd.backward(self.scaler.scale(share))
+            if self.accumulated > 1:
+                scale = scale_of_part(loader, number - 1, self.accumulated, self.num_batches)
+                loss = (loss if scale == 1 else loss * scale) / self.accumulated
+            torch.autograd.backward(self.scaler.scale(loss))
             is_last = number == self.num_batches
             if number % self.accumulated == 0 or is_last:
                 self._step()

@@ -46,7 +46,7 @@ def load_weights(network: Network, weights: str, torchvision_name: str | None) -
         parameter.data = parameter.new_empty(0)
     # a name has no folder and no suffix
     if Path(weights).suffix or Path(weights).parent != Path() or Path(weights).exists():
-        state, preprocessing = _read_state(network, Path(weights))
+        state, preprocessing = _read_state(network, Path(weights), torchvision_name)
     else:
         state, preprocessing = _torchvision_state(network, weights, torchvision_name)
     _fill(network, state, own, source=weights)
@@ -78,11 +78,7 @@ def _torchvision_state(
             + ", or the path of a file",
         )
     chosen = known[weights]
-    file = (
-        Path(torch.hub.get_dir())
-        / "checkpoints"
-        / Path(urllib.parse.urlparse(chosen.url).path).name
-    )
+    file = Path(torch.hub.get_dir()) / "checkpoints" / _file_name(chosen)
     try:
         state = chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (urllib.error.URLError, OSError) as error:
@@ -93,17 +89,41 @@ def _torchvision_state(
         ) from error
     except (RuntimeError, ValueError, EOFError) as error:
         raise UserError(f"{file} is not a whole file of weights: {error}", "delete it") from error
+    renamed = {network.rename_torchvision_key(key): value for key, value in state.items()}
+    return renamed, _preprocessing_of(chosen, torchvision_name)
+
+
+def _preprocessing_of(chosen: models.WeightsEnum, torchvision_name: str) -> Preprocessing:
     transforms = chosen.transforms()
     size = int(transforms.crop_size[0])
     if torchvision_name in _PREPARED_BY_HALF:
-        preprocessing = Preprocessing(_HALF.mean, _HALF.std, size)
-    else:
-        preprocessing = Preprocessing(tuple(transforms.mean), tuple(transforms.std), size)
-    renamed = {network.rename_torchvision_key(key): value for key, value in state.items()}
-    return renamed, preprocessing
+        return Preprocessing(_HALF.mean, _HALF.std, size)
+    return Preprocessing(tuple(transforms.mean), tuple(transforms.std), size)
 
 
-def _read_state(network: Network, path: Path) -> tuple[dict[str, Tensor], Preprocessing]:
+def _preprocessing_of_file(
+    path: Path, network: Network, torchvision_name: str | None
+) -> Preprocessing:
+    """How torchvision prepares images for the weights of a file, which bears the name of theirs.
+
+    A file of another name is taken for the weights that torchvision would give by default, and one
+    of a network that torchvision does not have for weights of ImageNet.
+    """
+    if torchvision_name is None:
+        return Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), network.default_size)
+    known = models.get_model_weights(torchvision_name)
+    names = {_file_name(one): one for one in known}
+    return _preprocessing_of(names.get(path.name, known["DEFAULT"]), torchvision_name)
+
+
+def _file_name(weights: models.WeightsEnum) -> str:
+    """What torchvision calls the file that it downloads."""
+    return Path(urllib.parse.urlparse(weights.url).path).name
+
+
+def _read_state(
+    network: Network, path: Path, torchvision_name: str | None
+) -> tuple[dict[str, Tensor], Preprocessing]:
     if not path.is_file():
         raise UserError(f"there are no weights at {path}", "check the path after `weights`")
     content = Content(load_checkpoint(path), path)
@@ -113,21 +133,32 @@ def _read_state(network: Network, path: Path) -> tuple[dict[str, Tensor], Prepro
         prepared = content.values[CHECKPOINT_KEY]["preprocessing"]
     state = content.values.get("state_dict", content.values)
     content.check_state(state)
-    if all(key.startswith("network.") for key in state if not _is_metric(key)) and state:
+    if any(key.startswith("network.backbone.") for key in state):
         state = {
             key.removeprefix("network."): value
             for key, value in state.items()
             if key.startswith("network.")
         }
-    elif not any(key.startswith("backbone.") for key in state):
+    else:
+        state = _without_wrappers(state)
+    if not any(key.startswith("backbone.") for key in state):
         state = {network.rename_torchvision_key(key): value for key, value in state.items()}
     if prepared:
         return state, Preprocessing.from_dict(prepared)
-    return state, Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), network.default_size)
+    return state, _preprocessing_of_file(path, network, torchvision_name)
 
 
-def _is_metric(key: str) -> bool:
-    return key.split(".")[0].startswith(("val_", "test_"))
+def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state without the names of modules that hold the whole network.
+
+    Example:
+        >>> _without_wrappers({"module.model.conv1.weight": 1, "module.model.fc.bias": 2})
+        {'conv1.weight': 1, 'fc.bias': 2}
+    """
+    first = {key.partition(".")[0] for key in state}
+    if len(first) != 1 or first == {"backbone"} or not all("." in key for key in state):
+        return state
+    return _without_wrappers({key.partition(".")[2]: one for key, one in state.items()})
 
 
 def _fill(network: Network, state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:

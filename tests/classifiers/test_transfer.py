@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from torchvision import models
 
 from cnn_lightning.callbacks import FeatureCache
-from cnn_lightning.classifiers import VGG16, ImageClassifier, Inception, ResNet
+from cnn_lightning.classifiers import VGG16, ImageClassifier, Inception, ResNet, transfer
 from cnn_lightning.cli import main
 from cnn_lightning.data import Features, ImageDataModule
 from cnn_lightning.errors import DamagedFileError, UserError
@@ -323,6 +324,46 @@ def test_inception_prepares_images_as_torchvision_does() -> None:
     # what torchvision's network does first when `transform_input` is on, as it is with weights
     theirs = theirs * (scale / 0.5)[:, None, None] + ((shift - 0.5) / 0.5)[:, None, None]
     torch.testing.assert_close(prepared(images), theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_weights_of_a_file_are_prepared_as_by_their_name(tmp_path: Path, *, renamed: bool) -> None:
+    make_weights("inception_v3")
+    by_name = Inception(5, version="v3", weights="DEFAULT")._weights_preprocessing
+    (file,) = (Path(torch.hub.get_dir()) / "checkpoints").iterdir()
+    path = tmp_path / ("mine.pth" if renamed else file.name)
+    shutil.copy(file, path)
+    assert Inception(5, version="v3", weights=str(path))._weights_preprocessing == by_name
+
+
+@pytest.mark.parametrize(("weights", "size"), [("DEFAULT", 224), ("IMAGENET1K_SWAG_E2E_V1", 384)])
+def test_the_name_of_a_file_tells_which_weights_it_holds(weights: str, size: int) -> None:
+    path = Path(urllib.parse.urlparse(models.get_model_weights("vit_b_16")[weights].url).path)
+    found = transfer._preprocessing_of_file(Path("mine") / path.name, Doubled(), "vit_b_16")
+    assert found.size == size
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.net.", "state"])
+def test_weights_that_a_wrapper_saved_are_found(tmp_path: Path, prefix: str) -> None:
+    state = make_weights("resnet18")
+    wrapped: dict[str, Any] = {prefix + key: value for key, value in state.items()}
+    if prefix == "state":
+        wrapped = {"state_dict": {f"module.{key}": value for key, value in state.items()}}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    weights = str(tmp_path / "wrapped.pth")
+    classifier = ResNet(5, depth=18, stem="imagenet", weights=weights)
+    assert torch.equal(
+        classifier.network.backbone.state_dict()["conv1.weight"], state["conv1.weight"]
+    )
+
+
+def test_a_checkpoint_may_hold_more_than_its_network(photos: Path, tmp_path: Path) -> None:
+    content = load(fit(photos, "more", "--trainer.max_epochs", "1"))
+    content["state_dict"]["teacher.weight"] = torch.zeros(1)
+    torch.save(content, tmp_path / "more.ckpt")
+    classifier = ResNet(3, stem="imagenet", weights=str(tmp_path / "more.ckpt"))
+    for key, value in classifier.network.backbone.state_dict().items():
+        assert torch.equal(value, content["state_dict"][f"network.backbone.{key}"])
 
 
 def test_colours_are_summed_for_grey_images() -> None:

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def split_weight_decay(module: nn.Module) -> list[dict[str, Any]]:
     """Group the trainable parameters so that biases and batch norm are spared weight decay.
 
     "No bias decay" of He et al. 2018 (arXiv:1812.01187, 3.1): kernels and matrices, which are what
-    has two dimensions or more, decay; vectors do not.
+    has two dimensions or more, decay; vectors do not (see `count_dimensions`).
 
     Args:
         module: Parameters that need no gradient are left out.
@@ -24,7 +24,22 @@ def split_weight_decay(module: nn.Module) -> list[dict[str, Any]]:
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in trainable if parameter.ndim >= 2]},
-        {"params": [parameter for parameter in trainable if parameter.ndim < 2], "weight_decay": 0},
+        {"params": [one for one in trainable if count_dimensions(one) >= 2]},
+        {"params": [one for one in trainable if count_dimensions(one) < 2], "weight_decay": 0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def count_dimensions(parameter: Tensor) -> int:
+    """Dimensions of a parameter, where a vector with sides of 1 about it has one.
+
+    Such are the scales of layers of ConvNeXt, C×1×1, which are no kernels.
+
+    Example:
+        >>> import torch
+        >>> [count_dimensions(torch.ones(shape)) for shape in [(8, 1, 1), (8, 1, 3, 3), (1, 8)]]
+        [1, 4, 2]
+    """
+    if parameter.ndim > 2 and parameter.numel() == max(parameter.shape):
+        return 1
+    return parameter.ndim

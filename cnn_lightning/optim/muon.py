@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from cnn_lightning.optim.building import count_dimensions
+
 # of the quintic polynomial: Jordan et al. 2024, kellerjordan.github.io/posts/muon
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 # how many dimensions kernels have, of convolutions over lines, images and volumes
@@ -191,7 +193,8 @@ def split_by_dimensions(
 
     Args:
         params: Parameters, or groups of them.
-        kinds: The settings of each kind, and how many dimensions its parameters have.
+        kinds: The settings of each kind, and how many dimensions its parameters have
+            (`count_dimensions`).
     """
     given = list(params)
     if not given or not isinstance(given[0], dict):
@@ -199,7 +202,7 @@ def split_by_dimensions(
     groups = []
     for group in given:
         for settings, dimensions in kinds:
-            members = [one for one in group["params"] if one.ndim in dimensions]
+            members = [one for one in group["params"] if count_dimensions(one) in dimensions]
             if members:
                 groups.append({**settings, **group, "params": members})
     return groups

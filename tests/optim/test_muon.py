@@ -7,6 +7,7 @@ import pytest
 import torch
 from stopping import LAST, assert_resumes_exactly
 from torch import Tensor, nn
+from torchvision.models.convnext import CNBlock
 
 from cnn_lightning.networks import ResidualNetwork
 from cnn_lightning.optim import MuonAdamW, MuonSGD, orthogonalize, split_weight_decay
@@ -186,6 +187,18 @@ def test_every_parameter_of_a_network_is_in_one_group() -> None:
     assert ["momentum" in by_ndim[n] for n in (4, 2, 1)] == [True, False, False]
     assert [by_ndim[n]["lr"] for n in (4, 2, 1)] == [0.02, 0.5, 0.5]
     assert by_ndim[1]["weight_decay"] == 0
+
+
+def test_scales_of_layers_are_no_kernels() -> None:
+    block = CNBlock(8, layer_scale=1e-6, stochastic_depth_prob=0.0)
+    groups = MuonAdamW(split_weight_decay(block), adam_weight_decay=0.1).param_groups
+    (group,) = [one for one in groups if any(p is block.layer_scale for p in one["params"])]
+    assert "momentum" not in group
+    assert group["weight_decay"] == 0
+    optimizer = MuonAdamW(block.parameters(), lr=0.02, adam_lr=1e-8)
+    gradients_for(block, 0)
+    optimizer.step()
+    assert block.layer_scale.abs().max() < 1e-5
 
 
 def test_channels_last_kernels_are_stepped_alike() -> None:

@@ -25,7 +25,7 @@ from cnn_lightning.files import atomic_writer, map_array, write_text
 CACHE_FOLDER = ".cnn_lightning_cache"
 
 # part of every fingerprint: raise it when the same files would be decoded to other pixels
-_FORMAT = 1
+_FORMAT = 2
 _MAX_NAMED = 5
 
 

@@ -14,6 +14,7 @@ from cnn_lightning.commands.show import NUM_DRAWS, DataSetShow, compare_statisti
 from cnn_lightning.data import (
     Batch,
     CIFAR10DataModule,
+    ImageCSVDataModule,
     ImageFolderDataModule,
     ShapesDataModule,
 )
@@ -143,6 +144,16 @@ def test_no_augmentation_is_said_in_the_title(tmp_path: Path) -> None:
     ]
     assert "augment: flip" in title
     assert names == ["original", *(f"draw {number}" for number in range(1, 16))]
+
+
+def test_a_table_without_test_images(tmp_path: Path) -> None:
+    photos = make_folder(tmp_path / "photos", per_class=4, size=(8, 8), test=False)
+    lines = ["path,label,split"]
+    for number, path in enumerate(sorted(photos.rglob("*.*g"))):
+        lines.append(f"{path},{path.parent.name},{'val' if number % 4 == 1 else 'train'}")
+    (photos / "images.csv").write_text("\n".join(lines))
+    shown = DataSetShow(ImageCSVDataModule(csv=str(photos / "images.csv")), tmp_path / "out")
+    assert shown.counts == {"training": [3, 3], "validation": [1, 1]}
 
 
 def test_mnist_without_test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from make_data import make_folder
 
 from cnn_lightning.cli import main
 from cnn_lightning.data import ImageCSVDataModule, ImageFolderDataModule, decoding
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.images import fit_square, read_image
 
 
@@ -74,7 +74,7 @@ def test_the_split_may_name_the_validation_images(photos: Path) -> None:
     ]
     train, val = data.stage_indices("train").tolist(), data.stage_indices("val").tolist()
     assert sorted(train + val) == list(range(20))
-    with pytest.raises(UserError, match="has no line whose split is test"):
+    with pytest.raises(MissingDataError, match="has no line whose split is test"):
         data.load("test")
 
 

@@ -256,7 +256,9 @@ def draw_augmented(data: ImageDataModule, image: Tensor) -> Tensor:
     epoch, batch, rank = 0, 0, 0
     draws = generator("augment", run_seed(), epoch, batch, rank)
     copies = image.repeat(NUM_DRAWS, 1, 1, 1)
-    return data.augment_images(copies, draws, indices=torch.arange(NUM_DRAWS), epoch=epoch)
+    # alternating flips depend on an image's place, and there may be fewer images than draws
+    indices = torch.arange(NUM_DRAWS) % len(data.load("train")[0])
+    return data.augment_images(copies, draws, indices=indices, epoch=epoch)
 
 
 def compare_statistics(computed: list[list[float]], constants: list[list[float]]) -> list[str]:

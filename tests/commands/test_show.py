@@ -146,6 +146,14 @@ def test_no_augmentation_is_said_in_the_title(tmp_path: Path) -> None:
     assert names == ["original", *(f"draw {number}" for number in range(1, 16))]
 
 
+def test_fewer_images_than_draws_may_flip_by_turns(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", per_class=4, size=(8, 8))
+    data = ImageFolderDataModule(root=str(tmp_path / "photos"), augment="alternating_flip")
+    shown = draw_augmented(data, data.load("train")[0][0])
+    assert len(shown) == NUM_DRAWS > len(data.load("train")[0])
+    assert len(shown.unique(dim=0)) == 2
+
+
 def test_a_table_without_test_images(tmp_path: Path) -> None:
     photos = make_folder(tmp_path / "photos", per_class=4, size=(8, 8), test=False)
     lines = ["path,label,split"]

@@ -14,6 +14,7 @@ from cnn_lightning.data import ImageFolderDataModule, decoding, listed
 from cnn_lightning.data.base import Split
 from cnn_lightning.data.cache import CACHE_FOLDER
 from cnn_lightning.errors import UserError
+from cnn_lightning.files import part_of
 from cnn_lightning.images import fit_square, read_image
 
 CLASSES = ("cat", "dog", "eel")
@@ -268,6 +269,23 @@ def test_a_full_disk_ends_with_an_error_and_leaves_nothing(
     with pytest.raises(UserError, match=r"cannot be written: No space left.*\n.* GB are needed"):
         module(photos).read("train")
     assert list((photos / CACHE_FOLDER).iterdir()) == []
+
+
+def test_what_a_killed_process_left_half_written_is_removed(photos: Path) -> None:
+    cache = photos / CACHE_FOLDER
+    module(photos).read("train")
+    (whole,) = cache.glob("train*.npy")
+    stale = part_of(whole)
+    stale.touch()
+    os.utime(stale, (0, 0))
+    written = part_of(whole)  # by another process, now
+    other = cache / ".test_8x8x3.0123.npy.part"
+    for path in (written, other):
+        path.touch()
+    os.utime(other, (0, 0))
+    add(photos)
+    module(photos).read("train")
+    assert {path.name for path in cache.glob(".*")} == {written.name, other.name}
 
 
 def test_an_unreadable_image_is_named_and_nothing_half_written_stays(photos: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cnn_lightning.errors import UserError
 
 EXTENSIONS = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".webp"),
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp"),
     *(".gif", ".tif", ".tiff", ".ppm", ".pgm"),
 )
 

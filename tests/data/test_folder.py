@@ -381,6 +381,26 @@ def test_an_empty_class_is_an_error(photos: Path) -> None:
             module(photos, image_size=size).read("train")
 
 
+def test_files_that_are_no_images_are_counted_once_and_named(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(photos / "train/cat/fifth.png", seed=5)
+    (photos / "train/cat/fifth.png").rename(photos / "train/cat/fifth.JFIF")
+    module(photos).load("train")
+    assert "not used" not in capsys.readouterr().out
+    for name in ("dog/d.txt", "cat/in/c.jp2", "cat/.hidden", "cat/b.heic", "cat/a.heic"):
+        (photos / "train" / name).parent.mkdir(exist_ok=True)
+        (photos / "train" / name).touch()
+    data = module(photos)
+    assert len(data.read("train")[0]) == 13
+    data.read("train")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "not used" in line]
+    assert line == (
+        f"4 file(s) in {photos}/train are not used, as images end otherwise: "
+        "cat/a.heic, cat/b.heic, cat/in/c.jp2, …"
+    )
+
+
 def test_a_test_class_unknown_in_training_is_an_error(photos: Path) -> None:
     save(photos / "test/yak/0.png", seed=0)
     with pytest.raises(UserError, match=r"photos/test/yak is a class that .*train does not have"):

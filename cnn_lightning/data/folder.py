@@ -10,7 +10,7 @@ from cnn_lightning.console import say
 from cnn_lightning.data.base import Split
 from cnn_lightning.data.listed import ListedImagesDataModule
 from cnn_lightning.data.listing import ImageFile, look_at
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.images import EXTENSIONS, is_image_name, walk_files
 
 _LAYOUT = "put images into <root>/train/<class>/ and <root>/test/<class>/, or into <root>/<class>/"
@@ -80,6 +80,12 @@ class ImageFolderDataModule(ListedImagesDataModule):
                 )
                 for file in self._list(parent / name, others)
             ]
+        if not files:
+            raise MissingDataError(
+                f"{parent} holds no images",
+                "put some into <class>/ there, or delete it to have test_fraction of the others "
+                "held out",
+            )
         self._tell_of(others, parent)
         return files
 

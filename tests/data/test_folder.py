@@ -13,7 +13,7 @@ from PIL import Image
 from cnn_lightning.data import ImageFolderDataModule, decoding, listed
 from cnn_lightning.data.base import Split
 from cnn_lightning.data.cache import CACHE_FOLDER
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.files import part_of
 from cnn_lightning.images import fit_square, read_image
 
@@ -399,6 +399,25 @@ def test_files_that_are_no_images_are_counted_once_and_named(
         f"4 file(s) in {photos}/train are not used, as images end otherwise: "
         "cat/a.heic, cat/b.heic, cat/in/c.jp2, …"
     )
+
+
+def test_an_empty_test_folder_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 4)
+    (tmp_path / "test").mkdir()
+    data = module(tmp_path)
+    assert len(data.load("train")[0]) == 12
+    with pytest.raises(MissingDataError, match=r"/test holds no images\n.*delete"):
+        data.load("test")
+
+
+def test_a_class_of_two_images_is_too_small_for_three_parts(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    data = module(tmp_path)
+    assert len(data.load("train")[0]) == len(data.load("test")[0]) == 3
+    for stage in ("train", "val"):
+        with pytest.raises(UserError, match=r"class cat has one image left .*\n.*three images"):
+            data.stage_indices(stage)  # type: ignore[arg-type]  # two of three
+    assert len(data.stage_indices("test")) == 3
 
 
 def test_a_test_class_unknown_in_training_is_an_error(photos: Path) -> None:

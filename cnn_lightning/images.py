@@ -15,7 +15,7 @@ from torch import Tensor
 from cnn_lightning.errors import UserError
 
 EXTENSIONS = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".webp"),
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp"),
     *(".gif", ".tif", ".tiff", ".ppm", ".pgm"),
 )
 
@@ -165,7 +165,8 @@ def _open(path: Path | str) -> Iterator[Image.Image]:
     try:
         if not stat.S_ISREG(mode := Path(path).stat().st_mode) and not stat.S_ISDIR(mode):
             raise UserError(f"{path} is a pipe or device, not an image", "delete it")
-        with Image.open(path, formats=_FORMATS) as image:
+        # a stream: by its name Pillow maps a TIFF that is turned by 90° with the wrong line length
+        with Path(path).open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
             # up to twice the limit Pillow only warns, and warnings may be off
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as reference
 
 from cnn_lightning.errors import UserError
@@ -140,6 +140,22 @@ def test_exif_orientation_is_applied(
     assert torch.equal(read_image(tmp_path / "image.png"), turn(image))
     with Image.open(tmp_path / "image.png") as opened:
         assert torch.equal(load_images(opened, 3)[0], turn(image))
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_plain_tiff_is_turned_whole(
+    kind: type[np.uint8 | np.uint16], orientation: int, tmp_path: Path
+) -> None:
+    values, exif = noise(40, 60, channels=1)[0].numpy().astype(kind), Image.Exif()
+    exif[ORIENTATION] = orientation
+    scale = 257 if kind is np.uint16 else 1  # 65535 / 255
+    Image.fromarray(values * kind(scale)).save(tmp_path / "image.tif", exif=exif)
+    upright = Image.fromarray(values.astype(np.uint8))
+    upright.getexif()[ORIENTATION] = orientation
+    expected = torch.from_numpy(np.array(ImageOps.exif_transpose(upright)))
+    assert expected.shape == (60, 40)
+    assert torch.equal(read_image(tmp_path / "image.tif", mode="L")[0], expected)
 
 
 def truncated(path: Path) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
+from typing_extensions import override
 
 from cnn_lightning.classifiers.calibration import CalibrationError
 
@@ -26,7 +27,7 @@ class EvaluationMetrics(nn.Module):
         if detailed:
             self.top3 = MulticlassAccuracy(num_classes, average="micro", top_k=min(3, num_classes))
             self.calibration_error = CalibrationError()
-            self.per_class = MulticlassAccuracy(num_classes, average=None)
+            self.per_class = _ClassAccuracy(num_classes, average=None)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count in a batch: logits N×K and labels N int64."""
@@ -39,14 +40,27 @@ class EvaluationMetrics(nn.Module):
             self.per_class.update(logits, labels)
 
     def take(self, class_names: Sequence[str]) -> dict[str, Tensor]:
-        """The numbers of the split by name, and begin anew."""
+        """The numbers of the split by name, and begin anew.
+
+        A class without images has no accuracy, and is left out.
+        """
         numbers: dict[str, Tensor] = {}
         for name, metric in self.named_children():
             assert isinstance(metric, Metric)  # noqa: S101  # it holds nothing else
             value = metric.compute()
             if name == "per_class":
-                numbers |= {f"accuracy/{c}": v for c, v in zip(class_names, value, strict=True)}
+                named = zip(class_names, value, strict=True)
+                numbers |= {f"accuracy/{c}": v for c, v in named if not v.isnan()}
             else:
                 numbers[name] = value
             metric.reset()
         return numbers
+
+
+class _ClassAccuracy(MulticlassAccuracy):
+    """The accuracy of each class, K; nan for a class without images, which torchmetrics calls 0."""
+
+    @override
+    def compute(self) -> Tensor:
+        right, _, _, missed = self._final_state()
+        return right / (right + missed)

@@ -178,13 +178,22 @@ class DataSetShow:
         """Draw the first training image, and what training sees in its place."""
         original = self.images[self.train[:1]]
         title = f"{self.name}, augment: {self.data.augment}"
+        others = self._not_drawn()
         if self.data.augment == "none":
             title += "\ntraining sees every image as it is stored"
+            title += f",\nbut for {others}" if others else ""
             return draw_named_images(original, ["original"], title, side=200)
         title += f"\na training image and {NUM_DRAWS} draws of what training sees in its place"
+        title += f",\nbut for {others}" if others else ""
         names = ["original", *(f"draw {number}" for number in range(1, NUM_DRAWS + 1))]
         images = torch.cat([original, draw_augmented(self.data, original[0])])
         return draw_named_images(images, names, title, side=128)
+
+    def _not_drawn(self) -> str:
+        """What else becomes of training images, by the names of the options; "" if nothing does."""
+        start = self.data.progressive_size.start
+        is_smaller = start is not None and start < self.data.image_shape[2]
+        return " and ".join((*self.data.mixing.names, *(["start_size"] if is_smaller else [])))
 
     def _count(self) -> dict[str, list[int]]:
         """Images of each class in each split; the test split is left out if it is not there."""
@@ -256,7 +265,9 @@ def draw_augmented(data: ImageDataModule, image: Tensor) -> Tensor:
     epoch, batch, rank = 0, 0, 0
     draws = generator("augment", run_seed(), epoch, batch, rank)
     copies = image.repeat(NUM_DRAWS, 1, 1, 1)
-    return data.augment_images(copies, draws, indices=torch.arange(NUM_DRAWS), epoch=epoch)
+    # alternating flips depend on an image's place, and there may be fewer images than draws
+    indices = torch.arange(NUM_DRAWS) % len(data.load("train")[0])
+    return data.augment_images(copies, draws, indices=indices, epoch=epoch)
 
 
 def compare_statistics(computed: list[list[float]], constants: list[list[float]]) -> list[str]:

@@ -346,6 +346,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """How much of the run has passed at a batch of an epoch: 0..1, and 1 without a Trainer."""
         if self.trainer is None or self.progressive_size.start is None:
             return 1.0
+        if self._overfits():
+            epoch = self.trainer.current_epoch  # images grow, though their order stays
         num_batches = int(self.trainer.num_training_batches)
         shares = []  # of whichever end comes first, the run is farther
         if (self.trainer.max_epochs or -1) > 0:
@@ -361,9 +363,13 @@ class ImageDataModule(L.LightningDataModule, ABC):
             return 0, 0
         loop = self.trainer.fit_loop.epoch_loop
         # overfitting means seeing the same few images again: keep the first epoch's order
-        overfits = self.trainer.overfit_batches > 0  # type: ignore[attr-defined]  # set at run time
-        epoch = 0 if overfits else self.trainer.current_epoch
+        epoch = 0 if self._overfits() else self.trainer.current_epoch
         return epoch, loop.batch_progress.current.ready
+
+    def _overfits(self) -> bool:
+        if self.trainer is None:
+            return False
+        return bool(self.trainer.overfit_batches > 0)  # type: ignore[attr-defined]  # set at run time
 
     def _loader(
         self, stage: Stage, seed: int | None = None, place: Any = lambda: (0, 0)

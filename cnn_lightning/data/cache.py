@@ -1,9 +1,11 @@
 """Images decoded once, into a memory-mapped file that later runs reuse."""
 
+import glob
 import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -25,8 +27,10 @@ from cnn_lightning.files import atomic_writer, map_array, write_text
 CACHE_FOLDER = ".cnn_lightning_cache"
 
 # part of every fingerprint: raise it when the same files would be decoded to other pixels
-_FORMAT = 1
+_FORMAT = 2
 _MAX_NAMED = 5
+# one that is being written changes every few seconds
+_ABANDONED_AFTER_S = 24 * 60 * 60
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,20 @@ class DecodedImages:
         images = self._open()
         if images is None:
             raise UserError(f"{path} vanished while it was made", "start again")
-        for old in folder.glob(f"{self.stem}.*.npy"):
-            if old != path:
+        self._clear(folder)
+        return images
+
+    def _clear(self, folder: Path) -> None:
+        """Delete what was decoded of other files, and what killed processes left half written."""
+        stem = glob.escape(self.stem)  # a table's name is in it
+        for old in folder.glob(f"{stem}.*.npy"):
+            if old != self._path(folder):
                 with suppress(OSError):  # another run may be using or deleting it
                     old.unlink()
-        return images
+        for part in folder.glob(f".{stem}.*.part"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
+                    part.unlink()
 
     def _decode(self, num_workers: int) -> Generator[Tensor]:
         """Images in order, some n×C×S×S at a time.

@@ -44,11 +44,13 @@ def download(name: str, urls: Sequence[str], md5: str, folder: Path, remedy: str
         The path of the file.
 
     Raises:
-        UserError: No address gave the right file, or the folder cannot be written.
+        UserError: No address gave the right file, or the folder cannot be written. A file with a
+            wrong sum that is there is named.
     """
     path = folder / name
     if path.is_file() and md5_of(path.read_bytes()) == md5:
         return path
+    is_wrong = path.is_file()
     # here, as torchvision takes a second to import and most runs find their files
     from torchvision.datasets.utils import download_url
 
@@ -69,4 +71,8 @@ def download(name: str, urls: Sequence[str], md5: str, folder: Path, remedy: str
             f"cannot write to {folder}: {error.strerror}",
             "free or unlock it, or set root (or $CNN_LIGHTNING_DATA) to another folder",
         ) from error
-    raise UserError(f"cannot download {name} from {'; '.join(failures)}", remedy)
+    what = f"cannot download {name} from {'; '.join(failures)}"
+    if is_wrong:
+        what = f"{path} is cut off or another file (its MD5 is not {md5}); {what}"
+        remedy = f"delete it and {remedy}"
+    raise UserError(what, remedy)

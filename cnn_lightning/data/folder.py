@@ -10,10 +10,11 @@ from cnn_lightning.console import say
 from cnn_lightning.data.base import Split
 from cnn_lightning.data.listed import ListedImagesDataModule
 from cnn_lightning.data.listing import ImageFile, look_at
-from cnn_lightning.errors import UserError
-from cnn_lightning.images import EXTENSIONS, list_images
+from cnn_lightning.errors import MissingDataError, UserError
+from cnn_lightning.images import EXTENSIONS, is_image_name, walk_files
 
 _LAYOUT = "put images into <root>/train/<class>/ and <root>/test/<class>/, or into <root>/<class>/"
+_MAX_NAMED = 3
 
 
 class ImageFolderDataModule(ListedImagesDataModule):
@@ -46,6 +47,7 @@ class ImageFolderDataModule(ListedImagesDataModule):
 
     def __init__(self, *, root: str, **kwargs: Any) -> None:
         super().__init__(root=root, **kwargs)
+        self._told: set[Path] = set()
         self._find_folders()
 
     @property
@@ -56,12 +58,13 @@ class ImageFolderDataModule(ListedImagesDataModule):
     @override
     def first_files(self) -> list[Path]:
         folders = [self._train_dir / name for name in self.class_names]
-        return [folder / self._list(folder)[0] for folder in folders]
+        return [folder / self._list(folder, [])[0] for folder in folders]
 
     @override
     def list_files(self, split: Split) -> list[ImageFile]:
         parent = self._test_dir if split == "test" and self._test_dir else self._train_dir
-        files = []
+        files: list[ImageFile] = []
+        others: list[str] = []
         for label, name in enumerate(self.class_names):
             if parent == self._test_dir and not (parent / name).is_dir():
                 continue  # the test set may lack a class
@@ -75,8 +78,15 @@ class ImageFolderDataModule(ListedImagesDataModule):
                     may_lead_out=leads_out or os.path.islink(f"{parent}/{name}/{file}"),  # noqa: PTH114
                     allow_links=self.allow_links,
                 )
-                for file in self._list(parent / name)
+                for file in self._list(parent / name, others)
             ]
+        if not files:
+            raise MissingDataError(
+                f"{parent} holds no images",
+                "put some into <class>/ there, or delete it to have test_fraction of the others "
+                "held out",
+            )
+        self._tell_of(others, parent)
         return files
 
     def _find_folders(self) -> None:
@@ -103,14 +113,25 @@ class ImageFolderDataModule(ListedImagesDataModule):
         if unused and self._train_dir == train:
             say(f"{self.root / unused[0]} is not used: val_fraction holds images of {train} out")
 
-    def _list(self, folder: Path) -> list[str]:
-        names = list_images(folder)
+    def _list(self, folder: Path, others: list[str]) -> list[str]:
+        """The images of a class; files that are none go to `others`."""
+        found = walk_files(folder)
+        names = [name for name in found if is_image_name(name)]
+        others += [f"{folder.name}/{name}" for name in found if not is_image_name(name)]
         if not names:
             raise UserError(
                 f"{folder} holds no images",
                 f"put files ending in {', '.join(EXTENSIONS)} there, or delete the folder",
             )
         return names
+
+    def _tell_of(self, others: list[str], parent: Path) -> None:
+        """Say once which files are passed over."""
+        if others and parent not in self._told:
+            named = ", ".join(others[:_MAX_NAMED]) + (", …" if len(others) > _MAX_NAMED else "")
+            count = f"{len(others):,} file(s) in {parent}"
+            say(f"{count} are not used, as images end otherwise: {named}")
+        self._told.add(parent)
 
 
 def _folders_in(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from cnn_lightning.data.base import ImageDataModule, Split
+from cnn_lightning.data.base import ImageDataModule, Split, Stage
 from cnn_lightning.data.cache import DecodedImages
 from cnn_lightning.data.listing import ImageFile
 from cnn_lightning.errors import UserError
@@ -123,7 +123,21 @@ class ListedImagesDataModule(ImageDataModule):
         self._decoded[split] = decoded = DecodedImages(
             self.root, self._cache_stem(split), files, self.class_names, self.image_shape
         )
-        return decoded.load(self.num_workers), torch.tensor([file.label for file in files])
+        return decoded.load(self.num_workers), _labels_of(files)
+
+    @override
+    def stage_indices(self, stage: Stage) -> Tensor:
+        if stage != "test" and not self.has_test:
+            counts = self.load("train")[1].bincount(minlength=self.num_classes)
+            for name, count in zip(self.class_names, counts.tolist(), strict=True):
+                if count == 1:
+                    raise UserError(
+                        f"class {name} has one image left to train and validate on after test "
+                        "images were held out",
+                        "a class needs three images or more: add some, lower test_fraction, or "
+                        "delete the class",
+                    )
+        return super().stage_indices(stage)
 
     @override
     def image_names(self, split: Split) -> Sequence[str]:
@@ -136,7 +150,7 @@ class ListedImagesDataModule(ImageDataModule):
         return self._decoded[split].fingerprint
 
     def _hold_out(self, files: Sequence[ImageFile], split: Split) -> list[int]:
-        labels = torch.tensor([file.label for file in files])
+        labels = _labels_of(files)
         key = ("test split", self.split_seed)
         try:
             train, test = stratified_split(
@@ -151,6 +165,11 @@ class ListedImagesDataModule(ImageDataModule):
         held_out = "" if self.has_test else f"heldout_{self.test_fraction}_{self.split_seed}_"
         channels, size, _ = self.image_shape
         return f"{self.cache_name}{held_out}{split}_{size}x{size}x{channels}"
+
+
+def _labels_of(files: Sequence[ImageFile]) -> Tensor:
+    # of no files the type would be another
+    return torch.tensor([file.label for file in files], dtype=torch.int64)
 
 
 def check_workers(num_workers: int | None) -> int:

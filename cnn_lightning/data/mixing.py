@@ -29,6 +29,7 @@ class Mixing:
         for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             if not 0 <= alpha < float("inf"):
                 raise UserError(f"{name} is {alpha}", "give an alpha above 0, such as 0.2 or 1")
+        self.names = tuple(name for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha)
         self._kinds: list[v2.Transform] = []
         if mixup:
             self._kinds.append(v2.MixUp(alpha=mixup))

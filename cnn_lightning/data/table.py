@@ -13,7 +13,7 @@ from typing_extensions import override
 from cnn_lightning.data.base import Split, Stage
 from cnn_lightning.data.listed import ListedImagesDataModule
 from cnn_lightning.data.listing import ImageFile, look_at
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import MissingDataError, UserError
 
 _LAYOUT = "begin the file with the line path,label or path,label,split"
 _STAGES = ("train", "val", "test")
@@ -83,7 +83,7 @@ class ImageCSVDataModule(ListedImagesDataModule):
         labels = {name: label for label, name in enumerate(self.class_names)}
         files = [self._look_at(row, labels[row.label]) for row in self._of(split)]
         if not files:
-            raise UserError(f"{self.table} has no line whose split is {split}", "add some")
+            raise MissingDataError(f"{self.table} has no line whose split is {split}", "add some")
         return files
 
     @override

@@ -43,3 +43,12 @@ def test_a_bad_image_is_not_left_out_of_the_loss(bad: float) -> None:
     for value in (0.0, bad, 1.0):
         metrics.update(torch.tensor([[value, 1.0, 2.0]]), torch.tensor([1]))
     assert not torch.isfinite(metrics.take(NAMES)["loss"])
+
+
+def test_a_class_without_images_has_no_accuracy() -> None:
+    metrics = EvaluationMetrics(3, detailed=True)
+    # a cow is taken for an ant, a bee is nowhere, and one image is taken for a bee
+    metrics.update(torch.eye(3)[[0, 1, 0]], torch.tensor([0, 0, 2]))
+    found = {name: float(value) for name, value in metrics.take(NAMES).items()}
+    assert "accuracy/bee" not in found
+    assert (found["accuracy/ant"], found["accuracy/cow"]) == (0.5, 0.0)

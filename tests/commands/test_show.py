@@ -14,6 +14,7 @@ from cnn_lightning.commands.show import NUM_DRAWS, DataSetShow, compare_statisti
 from cnn_lightning.data import (
     Batch,
     CIFAR10DataModule,
+    ImageCSVDataModule,
     ImageFolderDataModule,
     ShapesDataModule,
 )
@@ -143,6 +144,36 @@ def test_no_augmentation_is_said_in_the_title(tmp_path: Path) -> None:
     ]
     assert "augment: flip" in title
     assert names == ["original", *(f"draw {number}" for number in range(1, 16))]
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_what_is_not_drawn_is_said_in_the_title(augment: str, tmp_path: Path) -> None:
+    def title(**options: float) -> str:
+        data = ShapesDataModule(num_images=60, num_test=20, augment=augment, **options)  # type: ignore[arg-type]
+        return DataSetShow(data, tmp_path).draw_augmentation().texts[0].get_text()
+
+    assert "but for" not in title()
+    assert "but for" not in title(start_size=32)  # that is the whole size
+    assert title(mixup=0.2, start_size=16).endswith("but for mixup and start_size")
+    assert title(cutmix=1.0).endswith("but for cutmix")
+
+
+def test_fewer_images_than_draws_may_flip_by_turns(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", per_class=4, size=(8, 8))
+    data = ImageFolderDataModule(root=str(tmp_path / "photos"), augment="alternating_flip")
+    shown = draw_augmented(data, data.load("train")[0][0])
+    assert len(shown) == NUM_DRAWS > len(data.load("train")[0])
+    assert len(shown.unique(dim=0)) == 2
+
+
+def test_a_table_without_test_images(tmp_path: Path) -> None:
+    photos = make_folder(tmp_path / "photos", per_class=4, size=(8, 8), test=False)
+    lines = ["path,label,split"]
+    for number, path in enumerate(sorted(photos.rglob("*.*g"))):
+        lines.append(f"{path},{path.parent.name},{'val' if number % 4 == 1 else 'train'}")
+    (photos / "images.csv").write_text("\n".join(lines))
+    shown = DataSetShow(ImageCSVDataModule(csv=str(photos / "images.csv")), tmp_path / "out")
+    assert shown.counts == {"training": [3, 3], "validation": [1, 1]}
 
 
 def test_mnist_without_test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

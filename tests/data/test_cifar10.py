@@ -118,6 +118,25 @@ def test_a_failed_download_names_file_address_and_remedy(
     assert f"put the file into {tmp_path}" in remedy
 
 
+def test_an_archive_that_is_cut_off_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.write_bytes(b"half a file")
+    with pytest.raises(UserError) as caught:
+        CIFAR10DataModule(root=str(tmp_path)).prepare_data()
+    md5 = CIFAR10DataModule.archive_md5
+    assert caught.value.what.startswith(
+        f"{archive} is cut off or another file (its MD5 is not {md5}); cannot download "
+    )
+    assert caught.value.remedy.startswith(f"delete it and put the file into {tmp_path}")
+    assert archive.read_bytes() == b"half a file"
+
+
 def test_an_archive_in_root_is_unpacked_and_nothing_fetched(
     root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from cnn_lightning.data import ImageFolderDataModule, decoding, listed
 from cnn_lightning.data.base import Split
 from cnn_lightning.data.cache import CACHE_FOLDER
-from cnn_lightning.errors import UserError
+from cnn_lightning.errors import MissingDataError, UserError
+from cnn_lightning.files import part_of
 from cnn_lightning.images import fit_image, read_image
 
 CLASSES = ("cat", "dog", "eel")
@@ -270,6 +271,23 @@ def test_a_full_disk_ends_with_an_error_and_leaves_nothing(
     assert list((photos / CACHE_FOLDER).iterdir()) == []
 
 
+def test_what_a_killed_process_left_half_written_is_removed(photos: Path) -> None:
+    cache = photos / CACHE_FOLDER
+    module(photos).read("train")
+    (whole,) = cache.glob("train*.npy")
+    stale = part_of(whole)
+    stale.touch()
+    os.utime(stale, (0, 0))
+    written = part_of(whole)  # by another process, now
+    other = cache / ".test_8x8x3.0123.npy.part"
+    for path in (written, other):
+        path.touch()
+    os.utime(other, (0, 0))
+    add(photos)
+    module(photos).read("train")
+    assert {path.name for path in cache.glob(".*")} == {written.name, other.name}
+
+
 def test_an_unreadable_image_is_named_and_nothing_half_written_stays(photos: Path) -> None:
     (photos / "train/dog/1.png").write_bytes(b"no image")
     threads = threading.active_count()
@@ -361,6 +379,45 @@ def test_an_empty_class_is_an_error(photos: Path) -> None:
     for size in (None, 8):  # found while the size is chosen, and while files are listed
         with pytest.raises(UserError, match=r"photos/train/empty holds no images\n.*delete"):
             module(photos, image_size=size).read("train")
+
+
+def test_files_that_are_no_images_are_counted_once_and_named(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(photos / "train/cat/fifth.png", seed=5)
+    (photos / "train/cat/fifth.png").rename(photos / "train/cat/fifth.JFIF")
+    module(photos).load("train")
+    assert "not used" not in capsys.readouterr().out
+    for name in ("dog/d.txt", "cat/in/c.jp2", "cat/.hidden", "cat/b.heic", "cat/a.heic"):
+        (photos / "train" / name).parent.mkdir(exist_ok=True)
+        (photos / "train" / name).touch()
+    data = module(photos)
+    assert len(data.read("train")[0]) == 13
+    data.read("train")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "not used" in line]
+    assert line == (
+        f"4 file(s) in {photos}/train are not used, as images end otherwise: "
+        "cat/a.heic, cat/b.heic, cat/in/c.jp2, …"
+    )
+
+
+def test_an_empty_test_folder_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 4)
+    (tmp_path / "test").mkdir()
+    data = module(tmp_path)
+    assert len(data.load("train")[0]) == 12
+    with pytest.raises(MissingDataError, match=r"/test holds no images\n.*delete"):
+        data.load("test")
+
+
+def test_a_class_of_two_images_is_too_small_for_three_parts(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    data = module(tmp_path)
+    assert len(data.load("train")[0]) == len(data.load("test")[0]) == 3
+    for stage in ("train", "val"):
+        with pytest.raises(UserError, match=r"class cat has one image left .*\n.*three images"):
+            data.stage_indices(stage)  # type: ignore[arg-type]  # two of three
+    assert len(data.stage_indices("test")) == 3
 
 
 def test_a_test_class_unknown_in_training_is_an_error(photos: Path) -> None:

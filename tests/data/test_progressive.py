@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from stopping import assert_resumes_exactly
 from torch.nn import functional as F
 
 from cnn_lightning.cli import main
-from cnn_lightning.data import ShapesDataModule
+from cnn_lightning.data import Batch, ShapesDataModule
 from cnn_lightning.data.progressive import ProgressiveSize
 from cnn_lightning.errors import UserError
 
@@ -63,6 +64,28 @@ def test_training_images_grow_and_validation_images_are_whole(
         *(28, 32, 32, 32),
     ]
     assert {size for training, size in seen if not training} == {32}
+
+
+def test_images_grow_where_a_few_batches_are_overfitted() -> None:
+    data = ShapesDataModule(num_images=60, num_test=20, start_size=16, whole_size_from=0.5)
+    progress = SimpleNamespace(current=SimpleNamespace(ready=0))
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]  # what the data module asks of it
+        training=True,
+        global_rank=0,
+        overfit_batches=1,
+        num_training_batches=1,
+        max_epochs=4,
+        max_steps=-1,
+        current_epoch=0,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
+    )
+    images, labels = data.load("train")
+    batch = Batch(images[:2], labels[:2], torch.arange(2))
+    sizes = []
+    for epoch in range(4):
+        data.trainer.current_epoch = epoch  # type: ignore[misc]  # of the stand-in
+        sizes.append(data.on_after_batch_transfer(batch, 0).images.shape[3])
+    assert sizes == [16, 24, 32, 32]
 
 
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

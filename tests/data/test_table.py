@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from make_data import make_folder
 
 from cnn_lightning.cli import main
 from cnn_lightning.data import ImageCSVDataModule, ImageFolderDataModule, decoding
-from cnn_lightning.errors import UserError
+from cnn_lightning.data.cache import CACHE_FOLDER
+from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.images import fit_image, read_image
 
 
@@ -74,7 +76,7 @@ def test_the_split_may_name_the_validation_images(photos: Path) -> None:
     ]
     train, val = data.stage_indices("train").tolist(), data.stage_indices("val").tolist()
     assert sorted(train + val) == list(range(20))
-    with pytest.raises(UserError, match="has no line whose split is test"):
+    with pytest.raises(MissingDataError, match="has no line whose split is test"):
         data.load("test")
 
 
@@ -104,6 +106,14 @@ def test_it_is_decoded_once_beside_the_cache_of_another_table(
         assert torch.equal(data.load("train")[0], images)
     first = photos / module(tables[0], image_size=4).image_names("train")[0]
     assert torch.equal(expected[0][0], fit_image(read_image(first), 4, 4))
+
+
+def test_the_cache_of_other_images_goes_whatever_the_table_is_called(photos: Path) -> None:
+    for count in (20, 18):
+        table = write(photos, "path,label", *rows_of(photos, "train")[:count], name="t[1].csv")
+        module(table).load("train")
+    (cache,) = (photos / CACHE_FOLDER).glob("*train*.npy")
+    assert np.load(cache, allow_pickle=False).shape == (16, 3, 8, 8)
 
 
 def test_spreadsheets_marks_blank_lines_and_quotes_are_read(photos: Path) -> None:

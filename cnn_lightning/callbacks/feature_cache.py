@@ -77,7 +77,7 @@ class FeatureCache(L.Callback):
     ) -> Features:
         """Features float32 of one stage's images, in the rows of their indices."""
         assert self.folder is not None  # noqa: S101  # checked by the only caller
-        name = f"{stage}-{_key(trainer, classifier, data)}.npy"
+        name = f"{stage}-{_key(trainer, classifier, data, stage)}.npy"
         # the first process alone knows for certain which folder this run has
         path = trainer.strategy.broadcast(self.folder.features / name)
         if path.is_file():
@@ -212,17 +212,21 @@ def _forward(
         return features.float().cpu()
 
 
-def _key(trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule) -> str:
+def _key(
+    trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, stage: Stage
+) -> str:
     digest = hashlib.sha256()
     for name, value in classifier.network.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     preparation = classifier.preprocessing
+    # the rows of other images are left empty
+    rows = data.stage_indices(stage).to(torch.int64).contiguous().numpy()
     facts = {
         "images": data.fingerprint("train"),
         "preprocessing": preparation.as_dict() if preparation else None,
         "channels_last": classifier.channels_last,
-        "split": [data.val_fraction, data.split_seed],
+        "rows": hashlib.sha256(rows.tobytes()).hexdigest(),
         "precision": str(trainer.precision),
         "torch": torch.__version__,
     }

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from cnn_lightning.augment import Augmentation
 from cnn_lightning.callbacks import FeatureCache
 from cnn_lightning.classifiers import ImageClassifier, LeNet
-from cnn_lightning.data import Features, ShapesDataModule
+from cnn_lightning.data import Batch, Features, ShapesDataModule
 from cnn_lightning.runs import RunFolder
 
 
@@ -59,3 +60,30 @@ def test_other_rows_are_computed_where_a_split_changed(
         for stage, rows in data.given.items():
             used = data.stage_indices(stage)
             torch.testing.assert_close(rows[used], wanted[used])
+
+
+class Inverted(Listed):
+    def augment_images(self, images: Tensor, draws: Any, **kwargs: Any) -> Tensor:
+        return 255 - images
+
+
+class Flipped(Listed):
+    def augmentation(self) -> Augmentation:
+        return Augmentation("random")
+
+
+class Darkened(Listed):
+    def prepare_training(self, batch: Batch, *args: Any) -> Batch:
+        return super().prepare_training(batch._replace(images=batch.images // 2), *args)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(Inverted, "augment_images"), (Flipped, "augmentation"), (Darkened, "prepare_training")],
+)
+def test_training_images_that_a_subclass_changes_are_computed_every_time(
+    kind: type[Listed], method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(LeNet(10, freeze="backbone"), data := kind(), tmp_path)
+    assert f"{kind.__name__} changes them by its own {method}\n" in capsys.readouterr().out
+    assert data.given.keys() == {"val"}

@@ -66,25 +66,6 @@ def read_range_test(rates: Sequence[float], losses: Sequence[float], guess: floa
     return RangeTest(rates, losses, smoothed, suggestion)
 
 
-def undo_smoothing(smoothed: Sequence[float], beta: float) -> list[float]:
-    """The losses of which Lightning's learning-rate finder gives running means.
-
-    Its mean after step t is divided by 1 - beta^(t + 1) where Adam's correction (Kingma and Ba
-    2015, arXiv:1412.6980, 3) has 1 - beta^t, so its first values are about half of what they should
-    be, and its curve seems to rise from the start.
-
-    Args:
-        smoothed: As the finder gives them, from step 1.
-        beta: The share of the earlier mean in the next, 0..1.
-    """
-    losses, before = [], 0.0
-    for step, value in enumerate(smoothed, 1):
-        mean = value * (1 - beta ** (step + 1))
-        losses.append((mean - beta * before) / (1 - beta))
-        before = mean
-    return losses
-
-
 def _median_around(values: Sequence[float], place: int, half: int) -> float:
     """The median of the values from `half` before to `half` behind; at the ends there are fewer."""
     return statistics.median(values[max(place - half, 0) : place + half + 1])

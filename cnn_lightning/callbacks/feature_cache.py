@@ -24,6 +24,7 @@ from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.data.base import Stage
 from cnn_lightning.data.loader import Features
+from cnn_lightning.data.overriding import CHANGING_TRAINING, overridden
 from cnn_lightning.errors import DamagedFileError
 from cnn_lightning.files import appearing_whole, map_array, part_of
 from cnn_lightning.runs import RunFolder
@@ -33,9 +34,10 @@ class FeatureCache(L.Callback):
     """Computes the features that a frozen backbone gives for each image once per run.
 
     They are kept as `features/*.npy` in the run folder, under a name that is a hash of everything
-    they depend on: the backbone's weights, the images, their preparation and the precision. So a
-    resumed run finds its own, and never another's. Where training images are augmented, their
-    features differ each time and are not kept; the validation images' still are.
+    they depend on: the backbone's weights, the images, which of them the stage uses, their
+    preparation and the precision. So a resumed run finds its own, and never another's. Where
+    training images are augmented, or changed by what a data module overrides, their features differ
+    each time and are not kept; the validation images' still are.
 
     Args:
         enabled: Whether to keep features at all.
@@ -60,14 +62,8 @@ class FeatureCache(L.Callback):
             say("features are not kept: only a part of the batches is used")
             return
         stages: list[Stage] = ["train", "val"]
-        if data.augment != "none":
-            say(
-                f"features of training images are computed every time: augment is {data.augment} "
-                "(with `--data.augment none` they would be kept)"
-            )
-            stages = ["val"]
-        elif data.mixing or data.progressive_size.start is not None:
-            say("features of training images are computed every time: images are mixed or grow")
+        if why := _why_they_differ(data):
+            say(f"features of training images are computed every time: {why}")
             stages = ["val"]
         for stage in stages:
             data.use_features(stage, self._features(trainer, pl_module, data, stage))
@@ -77,7 +73,7 @@ class FeatureCache(L.Callback):
     ) -> Features:
         """Features float32 of one stage's images, in the rows of their indices."""
         assert self.folder is not None  # noqa: S101  # checked by the only caller
-        name = f"{stage}-{_key(trainer, classifier, data)}.npy"
+        name = f"{stage}-{_key(trainer, classifier, data, stage)}.npy"
         # the first process alone knows for certain which folder this run has
         path = trainer.strategy.broadcast(self.folder.features / name)
         if path.is_file():
@@ -123,6 +119,17 @@ class FeatureCache(L.Callback):
             opened.close()
             trainer.strategy.barrier("features written")
         say(f"features of the {stage} images took {time.monotonic() - started:.1f} s")
+
+
+def _why_they_differ(data: ImageDataModule) -> str | None:
+    """Why training images are not the same in each epoch, if they may not be."""
+    if own := overridden(data, CHANGING_TRAINING):
+        return f"{type(data).__name__} changes them by its own {', '.join(own)}"
+    if data.augment != "none":
+        return f"augment is {data.augment} (with `--data.augment none` they would be kept)"
+    if data.mixing or data.progressive_size.start is not None:
+        return "images are mixed or grow"
+    return None
 
 
 class _RowWriter:
@@ -212,17 +219,21 @@ def _forward(
         return features.float().cpu()
 
 
-def _key(trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule) -> str:
+def _key(
+    trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, stage: Stage
+) -> str:
     digest = hashlib.sha256()
     for name, value in classifier.network.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     preparation = classifier.preprocessing
+    # the rows of other images are left empty
+    rows = data.stage_indices(stage).to(torch.int64).contiguous().numpy()
     facts = {
         "images": data.fingerprint("train"),
         "preprocessing": preparation.as_dict() if preparation else None,
         "channels_last": classifier.channels_last,
-        "split": [data.val_fraction, data.split_seed],
+        "rows": hashlib.sha256(rows.tobytes()).hexdigest(),
         "precision": str(trainer.precision),
         "torch": torch.__version__,
     }

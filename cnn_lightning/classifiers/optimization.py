@@ -39,6 +39,19 @@ def build_optimizer(spec: ClassSpec, module: nn.Module) -> Optimizer:
     return _build(kind, spec, split_weight_decay(module), {})
 
 
+def rates_of_groups(spec: ClassSpec, module: nn.Module, lr: float) -> list[float]:
+    """The rate of each group of parameters, where `lr` is what an optimizer is given.
+
+    Not all groups need follow it: `MuonAdamW` has `adam_lr` besides.
+
+    Raises:
+        UserError: As `build_optimizer`.
+    """
+    arguments = {**spec.get("init_args", {}), "lr": lr}
+    optimizer = build_optimizer({**spec, "init_args": arguments}, module)
+    return [group["lr"] for group in optimizer.param_groups]
+
+
 def build_schedule(spec: ClassSpec, optimizer: Optimizer, length: int) -> LRScheduler:
     """Build a learning-rate schedule; one that asks for the run's length is told it.
 

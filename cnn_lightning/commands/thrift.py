@@ -108,7 +108,7 @@ class StepHooks:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._callbacks: list[Callback] = []
+        self._callbacks: list[Callback] | None = None  # not looked up yet; there may be none
         self._filled: dict[str, list[Callable[..., None]]] = {}
         self._replaced: dict[str, Callable[..., Any]] = {}
 

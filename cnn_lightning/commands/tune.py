@@ -1,31 +1,32 @@
-"""`tune`: a learning rate, or a batch size, to train with: Lightning's Tuner."""
+"""`tune`: a learning rate, or a batch size, to train with."""
 
 import argparse
 import math
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.tuner import lr_finder
 from lightning.pytorch.tuner.tuning import Tuner
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating, listening
-from cnn_lightning.analysis.learning_rates import RangeTest, read_range_test, undo_smoothing
+from cnn_lightning.analysis.learning_rates import RangeTest, read_range_test
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.commands.arguments import Start
 from cnn_lightning.commands.configs import read_configs
 from cnn_lightning.commands.endings import explained
 from cnn_lightning.commands.messages import plain_errors
 from cnn_lightning.commands.parser import Parser
+from cnn_lightning.commands.rate_sweep import RateSweep
 from cnn_lightning.commands.training import TrainingCLI, silence
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
@@ -38,7 +39,6 @@ from cnn_lightning.runs import RunFolder
 FIRST_BATCH = 16
 _MAX_BATCH = 8192
 _NEVER = 10**9  # epochs
-_BETA = 0.98  # of the running mean that Lightning's finder keeps
 
 
 def main(command: str, argv: list[str]) -> int:
@@ -141,6 +141,7 @@ class TuneCLI(TrainingCLI):
             max_epochs=self._steps,
             max_steps=-1,
             max_time=None,
+            num_sanity_val_steps=0,
             val_check_interval=1.0,
             check_val_every_n_epoch=_NEVER,
         )
@@ -169,23 +170,27 @@ def find_learning_rate(
     Args:
         classifier: Trained.
         data: Its images.
-        trainer: One that has time for the steps.
+        trainer: One that has time for the steps; it is of no use afterwards.
         lowest: First rate, above 0.
         highest: Last rate.
         steps: Optimizer steps, each with a rate that is higher by the same factor.
 
     Raises:
         RunError: The loss was not finite from the first steps on.
+        UserError: The optimizer's `lr` steps nothing.
     """
-    with _quiet_bar():
-        found = Tuner(trainer).lr_find(
-            classifier, datamodule=data, min_lr=lowest, max_lr=highest, num_training=steps,
-            update_attr=False,
-        )  # fmt: skip
-    assert found is not None  # noqa: S101  # it is under fast_dev_run alone
-    losses = undo_smoothing(found.results["loss"], _BETA)
+    before = deepcopy(classifier.state_dict())
+    trainer.fit_loop.epoch_loop.max_steps = steps
+    with Progress(
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
+        task = progress.add_task("learning rates", total=steps)
+        sweep = RateSweep(lowest, highest, steps, partial(progress.advance, task))
+        trainer.callbacks = [sweep]  # type: ignore[attr-defined]  # Lightning's own
+        trainer.fit(classifier, datamodule=data)
+    classifier.load_state_dict(before)
     try:
-        return read_range_test(found.results["lr"], losses, _guess(classifier))
+        return read_range_test(sweep.rates, sweep.losses, _guess(classifier))
     except ValueError as error:
         raise RunError(f"the loss is not finite: {error}", "give a lower --min_lr") from error
 
@@ -235,18 +240,6 @@ def find_batch_size(
     # where the search ends at the limit, the tuner names a size that it has not tried
     doubled = {2**power for power in range(1, limit.bit_length())}
     return max(size for size in ran & doubled if size <= found), found < limit
-
-
-@contextmanager
-def _quiet_bar() -> Iterator[None]:
-    """Keep the tuner's progress bar out of files and pipes."""
-    module: Any = lr_finder
-    bar = module.tqdm
-    module.tqdm = partial(bar, disable=not sys.stderr.isatty(), leave=False)
-    try:
-        yield
-    finally:
-        module.tqdm = bar
 
 
 def _report_learning_rate(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.tuner.lr_finder import _LRFinder
 
-from cnn_lightning.analysis.learning_rates import read_range_test, undo_smoothing
+from cnn_lightning.analysis.learning_rates import read_range_test
 
 GUESS = math.log(10)
 
@@ -103,12 +103,3 @@ def test_what_follows_a_loss_that_is_not_finite_is_left_out() -> None:
     assert len(found.rates) == len(found.losses) == len(found.smoothed) == 80
     with pytest.raises(ValueError, match="3 finite losses are too few"):
         read_range_test(rates, [*losses[:3], math.inf, *losses[4:]], GUESS)
-
-
-def test_smoothing_is_undone_to_the_losses_themselves() -> None:
-    losses = torch.rand(50, generator=torch.Generator().manual_seed(0)).tolist()
-    beta, mean, smoothed = 0.98, 0.0, []
-    for step, loss in enumerate(losses, 1):
-        mean = beta * mean + (1 - beta) * loss
-        smoothed.append(mean / (1 - beta ** (step + 1)))
-    assert undo_smoothing(smoothed, beta) == pytest.approx(losses, rel=1e-9)

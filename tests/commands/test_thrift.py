@@ -151,6 +151,20 @@ def test_hooks_are_called_as_lightning_does_it() -> None:
     assert dict(vars(call)) == before
 
 
+def test_callbacks_may_be_none_for_a_while() -> None:
+    notes: list[Note] = []
+    trainer = make_trainer([], notes=notes)
+    given = walk(trainer)
+    with StepHooks(trainer).in_place():
+        assert walk(trainer) == given  # as Lightning's tuner has it, which takes them away
+        trainer.callbacks.append(added := Noting(notes))  # type: ignore[attr-defined]
+        notes.clear()
+        walk(trainer)
+        assert notes[0] == ("end", added, "on_train_batch_end", 0, 1, 2)
+        trainer.callbacks.clear()  # type: ignore[attr-defined]
+        assert walk(trainer) == given
+
+
 def test_callbacks_that_have_nothing_at_a_step_are_not_asked_again() -> None:
     asked: list[str] = []
 

@@ -1,4 +1,4 @@
-"""`tune` finds what it says, with Lightning's Tuner, and leaves nothing behind."""
+"""`tune` finds what it says, and leaves nothing behind."""
 
 import contextlib
 import math
@@ -89,6 +89,91 @@ def test_losses_are_those_of_training_and_weights_are_left_alone(scratch: Path) 
     assert all(torch.equal(value, state[key]) for key, value in before.items())
     assert cli.model.optimizer == settings
     assert not list(scratch.iterdir())
+
+
+def test_losses_are_means_of_a_steps_parts_of_which_the_last_has_fewer(scratch: Path) -> None:
+    # 180 images in batches of 16: 5, 5, and 2 in each epoch
+    cli = build(scratch, "--trainer.accumulate_grad_batches=5")
+    seen: list[tuple[float, float]] = []
+    step = cli.model.training_step
+
+    def watched(*args: Any) -> Any:
+        loss = step(*args)
+        seen.append((cli.trainer.optimizers[0].param_groups[0]["lr"], loss.item()))
+        return loss
+
+    cli.model.training_step = watched  # type: ignore[method-assign]
+    found = find_learning_rate(cli.model, cli.datamodule, cli.trainer, 1e-5, 1e-2, 21)
+    assert len(seen) == 7 * 12
+    epochs = [range(start, start + 12) for start in range(0, len(seen), 12)]
+    steps = [list(part) for epoch in epochs for part in (epoch[:5], epoch[5:10], epoch[10:])]
+    for rate, loss, parts in zip(found.rates, found.losses, steps, strict=True):
+        assert loss == pytest.approx(sum(seen[part][1] for part in parts) / len(parts), rel=1e-5)
+        assert {seen[part][0] for part in parts} == {rate}
+    assert found.rates[-1] == pytest.approx(1e-2)
+
+
+def test_a_run_that_diverges_ends_early(scratch: Path) -> None:
+    cli = build(scratch)
+    step, count = cli.model.training_step, 0
+
+    def exploding(*args: Any) -> Any:
+        nonlocal count
+        count += 1
+        return step(*args) * (100 if count > 15 else 1)
+
+    cli.model.training_step = exploding  # type: ignore[method-assign]
+    found = find_learning_rate(cli.model, cli.datamodule, cli.trainer, 1e-9, 1e-8, 40)
+    assert (count, len(found.losses)) == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "own"),
+    [
+        # as high as lr is at first, which does not make it follow
+        (["MuonAdamW", "--optimizer.init_args.adam_lr=1e-5"], {1e-5}),
+        (["MuonSGD", "--optimizer.init_args.linear_lr=0.002"], {0.002, 0.05}),
+    ],
+    ids=["MuonAdamW", "MuonSGD"],
+)
+def test_rates_that_lr_does_not_set_stay(
+    optimizer: list[str], own: set[float], scratch: Path
+) -> None:
+    cli = build(scratch, "--optimizer", *optimizer, "--optimizer.init_args.lr=1e-5")
+    seen: list[tuple[float, ...]] = []
+    step = cli.model.training_step
+
+    def watched(*args: Any) -> Any:
+        groups = cli.trainer.optimizers[0].param_groups
+        seen.append(tuple(group["lr"] for group in groups if "ns_steps" in group))
+        assert {group["lr"] for group in groups if "ns_steps" not in group} == own
+        return step(*args)
+
+    cli.model.training_step = watched  # type: ignore[method-assign]
+    found = find_learning_rate(cli.model, cli.datamodule, cli.trainer, 1e-5, 1e-2, 20)
+    assert [rates for (*rates,) in seen] == [[rate] for rate in found.rates]
+    assert found.rates[-1] == pytest.approx(1e-2)
+
+
+def test_an_optimizer_whose_lr_steps_nothing_is_refused(
+    scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # a head has no kernels
+    argv = [*ARGV, "--model.freeze=backbone", "--optimizer=MuonAdamW", "--steps=20"]
+    assert main(["tune", *argv]) == 2
+    assert "lr of MuonAdamW is the rate of no parameter" in capsys.readouterr().err
+
+
+def test_a_classifiers_own_optimizer_is_swept_as_a_whole(scratch: Path) -> None:
+    class Own(LeNet):
+        def configure_optimizers(self) -> Any:
+            groups = [{"params": [one], "lr": 0.1} for one in self.parameters()]
+            return torch.optim.Adam(groups)
+
+    cli = build(scratch)
+    found = find_learning_rate(Own(10), cli.datamodule, cli.trainer, 1e-5, 1e-2, 20)
+    groups = cli.trainer.optimizers[0].param_groups
+    assert {group["lr"] for group in groups} == {found.rates[-1]}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing_extensions import override
 from cnn_lightning.commands.benchmarking.report import Measurement
 from cnn_lightning.commands.benchmarking.timing import clock
 from cnn_lightning.data import ImageDataModule
+from cnn_lightning.data.overriding import CHANGING_TRAINING, overridden
 from cnn_lightning.errors import UserError
 from cnn_lightning.preprocessing import Preprocessing
 
@@ -62,14 +63,11 @@ def usual_transforms(data: ImageDataModule) -> transforms.Compose:
     Raises:
         UserError: There are none.
     """
-    kind = type(data)
-    changed = any(
-        getattr(kind, name) is not getattr(ImageDataModule, name)
-        for name in ("augment_images", "prepare", "prepare_training")
-    )
+    changed = overridden(data, (*CHANGING_TRAINING, "prepare"))
     if changed or data.augment not in _AUGMENTATIONS or data.num_channels not in (1, 3):
+        kind = type(data).__name__
         raise UserError(
-            f"torchvision's transforms do not do what {kind.__name__} (augment: {data.augment}) "
+            f"torchvision's transforms do not do what {kind} (augment: {data.augment}) "
             "does to images, so there is nothing to compare it with",
             "choose other --parts, or --data.augment crop_flip",
         )

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
-from cnn_lightning.augment import flip_horizontally, pad_and_crop
+from cnn_lightning.augment import Augmentation, flip_horizontally, pad_and_crop
 from cnn_lightning.commands.benchmarking.data_path import (
     PILImages,
     measure_data_path,
@@ -81,8 +81,13 @@ def test_what_torchvision_cannot_do_is_refused() -> None:
         def augment_images(self, images: Tensor, draws: torch.Generator) -> Tensor:
             return 255 - images
 
-    with pytest.raises(UserError, match="Inverted"):
-        usual_transforms(Inverted(num_images=60, num_test=20))
+    class Flipped(ShapesDataModule):
+        def augmentation(self) -> Augmentation:
+            return Augmentation("random")
+
+    for kind in (Inverted, Flipped):
+        with pytest.raises(UserError, match=kind.__name__):
+            usual_transforms(kind(num_images=60, num_test=20))
 
 
 def test_padding_is_the_one_that_recipes_are_known_by() -> None:

@@ -341,9 +341,8 @@ class ImageClassifier(LeanModule):
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = optimization.build_optimizer(self.optimizer, self)
-        steps = int(self.trainer.estimated_stepping_batches)
         by_step = self.schedule_interval == "step"
-        length = steps if by_step else (self.trainer.max_epochs or 1)
+        length = optimization.run_length(self.trainer, by_step=by_step)
         scheduler = optimization.build_schedule(self.schedule, optimizer, length)
         return {
             "optimizer": optimizer,

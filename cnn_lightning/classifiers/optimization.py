@@ -127,7 +127,8 @@ def keep_new_arguments(
                 group["initial_lr"] = wanted["lr"]
         if "lr" in changed:
             for state in checkpoint["lr_schedulers"]:
-                state["base_lrs"][number] = wanted["lr"]
+                if "base_lrs" in state:
+                    state["base_lrs"][number] = wanted["lr"]
 
 
 def find_class(class_path: str, base: type[_Class], modules: list[Any]) -> type[_Class]:

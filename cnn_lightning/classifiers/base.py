@@ -21,6 +21,7 @@ from cnn_lightning.classifiers.lean import LeanModule
 from cnn_lightning.classifiers.losses import check_smoothing, training_loss
 from cnn_lightning.classifiers.metrics import EvaluationMetrics
 from cnn_lightning.classifiers.optimization import ClassSpec
+from cnn_lightning.classifiers.resumed_schedule import ResumedSchedule
 from cnn_lightning.classifiers.whitening import fit_whitening
 from cnn_lightning.classifiers.window import (
     TrainingWindow,
@@ -132,6 +133,7 @@ class ImageClassifier(LeanModule):
         initial = weighting.initial_weights(class_weights, self.num_classes)
         self.register_buffer("loss_weights", initial, persistent=False)
         self._window = TrainingWindow()
+        self._resumed: ResumedSchedule | None = None
         self._run_seed = 0
         self.val_metrics = EvaluationMetrics(self.num_classes)
         self.test_metrics = EvaluationMetrics(self.num_classes, detailed=True)
@@ -356,10 +358,14 @@ class ImageClassifier(LeanModule):
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = optimization.build_optimizer(self.optimizer, self)
-        steps = int(self.trainer.estimated_stepping_batches)
         by_step = self.schedule_interval == "step"
-        length = steps if by_step else (self.trainer.max_epochs or 1)
+        length = optimization.run_length(self.trainer, by_step=by_step)
         scheduler = optimization.build_schedule(self.schedule, optimizer, length)
+        if self._resumed is not None:
+            self._resumed.go_on_with(
+                scheduler, self.optimizer, self.schedule, self.schedule_interval
+            )
+            self._resumed = None
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": self.schedule_interval},
@@ -417,6 +423,7 @@ class ImageClassifier(LeanModule):
             optimization.keep_new_arguments(
                 checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer, self
             )
+            self._resumed = ResumedSchedule(checkpoint)  # the run's length is not known yet
 
 
 def _count_classes(network: Network) -> int:

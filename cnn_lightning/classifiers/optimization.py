@@ -1,9 +1,11 @@
 """Optimizer and schedule by class and arguments, as plain values that a checkpoint can hold."""
 
 import inspect
+import math
 from typing import Any, TypeVar
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -24,7 +26,7 @@ DEFAULT_OPTIMIZER: ClassSpec = {
 DEFAULT_SCHEDULE: ClassSpec = {"class_path": "cnn_lightning.optim.WarmupCosine", "init_args": {}}
 
 # what torch's and our schedules call the length of the run
-_LENGTH_ARGUMENTS = ("total_steps", "T_max", "total_iters")
+LENGTH_ARGUMENTS = {"total_steps", "T_max", "total_iters"}
 
 _Class = TypeVar("_Class")
 
@@ -52,16 +54,35 @@ def rates_of_groups(spec: ClassSpec, module: nn.Module, lr: float) -> list[float
     return [group["lr"] for group in optimizer.param_groups]
 
 
-def build_schedule(spec: ClassSpec, optimizer: Optimizer, length: int) -> LRScheduler:
+def run_length(trainer: Trainer, *, by_step: bool) -> int | None:
+    """Optimizer steps that a training has in all, at least 1, or epochs, the last perhaps cut off.
+
+    Returns:
+        `None` if neither steps nor epochs are limited.
+    """
+    steps = trainer.estimated_stepping_batches
+    if steps == math.inf:
+        return None
+    steps = max(1, int(steps))
+    if by_step:
+        return steps
+    if trainer.train_dataloader is None:  # Lightning does not look at it where steps are the limit
+        trainer.fit_loop.setup_data()
+    steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    return math.ceil(steps / max(1, steps_per_epoch))
+
+
+def build_schedule(spec: ClassSpec, optimizer: Optimizer, length: int | None) -> LRScheduler:
     """Build a learning-rate schedule; one that asks for the run's length is told it.
 
     Args:
         spec: Class and arguments.
         optimizer: What it schedules.
-        length: Steps, or epochs, that the run has in all.
+        length: Steps, or epochs, that the run has in all; `None` if nobody knows.
 
     Raises:
-        UserError: The class is no schedule, or does not take the arguments.
+        UserError: The class is no schedule, does not take the arguments, or asks for a length that
+            nobody knows.
     """
     kind = find_class(spec["class_path"], LRScheduler, [optim, torch.optim.lr_scheduler])
     if issubclass(kind, ReduceLROnPlateau):
@@ -70,10 +91,16 @@ def build_schedule(spec: ClassSpec, optimizer: Optimizer, length: int) -> LRSche
     given = spec.get("init_args", {})
     known = {
         name: length
-        for name in _LENGTH_ARGUMENTS
+        for name in LENGTH_ARGUMENTS
         # OneCycleLR also takes epochs and steps_per_epoch, in place of total_steps
         if name in parameters and given.get(name) is None and given.get("epochs") is None
     }
+    if known and length is None:
+        raise UserError(
+            f"the schedule {kind.__name__} needs the run's length, and nothing limits its epochs "
+            "or steps",
+            "add --trainer.max_epochs or --trainer.max_steps",
+        )
     return _build(kind, spec, optimizer, known)
 
 
@@ -113,7 +140,8 @@ def keep_new_arguments(
                 group["initial_lr"] = wanted["lr"]
         if "lr" in changed:
             for state in checkpoint["lr_schedulers"]:
-                state["base_lrs"][number] = wanted["lr"]
+                if "base_lrs" in state:
+                    state["base_lrs"][number] = wanted["lr"]
 
 
 def find_class(class_path: str, base: type[_Class], modules: list[Any]) -> type[_Class]:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from cnn_lightning.callbacks import BestCheckpoint
 from cnn_lightning.checkpoint_content import Content
 from cnn_lightning.classifiers import ImageClassifier, optimization
+from cnn_lightning.classifiers.resumed_schedule import ResumedSchedule
 
 # per parameter: the states of torch's optimizers that are as large as the parameter
 _LIKE_PARAMETER = {
@@ -85,6 +86,7 @@ def _check_optimization(content: Content, classifier: ImageClassifier) -> None:
     ):
         return  # the classifier itself refuses another optimizer
     optimizer = optimization.build_optimizer(before, classifier)
+    plain = {key for group in optimizer.param_groups for key in group}
     schedule = optimization.build_schedule(classifier.schedule, optimizer, _SOME_LENGTH)
     states, schedules = values.get("optimizer_states"), values.get("lr_schedulers")
     for name, found in (("optimizer_states", states), ("lr_schedulers", schedules)):
@@ -92,13 +94,22 @@ def _check_optimization(content: Content, classifier: ImageClassifier) -> None:
             holds=isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict),
             what=f"it has no {name}",
         )
+    is_as_before = ResumedSchedule(values).is_as(
+        classifier.optimizer, classifier.schedule, classifier.schedule_interval
+    )
     # a network of another may have parameters that are never used, and so never stepped
     is_ours = type(classifier).__module__.startswith("cnn_lightning.")
-    _check_optimizer(content, states[0], optimizer, is_whole=is_ours)  # type: ignore[index]
+    names = None if is_as_before else {*plain, "initial_lr"}
+    _check_optimizer(content, states[0], optimizer, names, is_whole=is_ours)  # type: ignore[index]
     known = schedule.state_dict()
     kept = {key: value for key, value in schedules[0].items() if key not in _OPTIONAL}  # type: ignore[index]
     known = {key: value for key, value in known.items() if key not in _OPTIONAL}
+    if not is_as_before:  # of the old one, no more is used
+        names = {"last_epoch", "base_lrs"} & kept.keys() & known.keys()
+        kept, known = _only(names, kept), _only(names, known)
     _check_form(content, kept, known, "the schedule's state")
+    place, steps = schedules[0].get("last_epoch", 0), values["global_step"]  # type: ignore[index]
+    content.demand(holds=place <= steps, what=f"its schedule is at {place} of {steps} steps")
 
 
 def _check_loops(content: Content, trainer: L.Trainer) -> None:
@@ -124,10 +135,20 @@ def _check_loops(content: Content, trainer: L.Trainer) -> None:
         content.demand(holds=found == done, what=f"it is of {name} {found} and has done {done}")
 
 
+def _only(names: set[str] | None, values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if names is None or key in names}
+
+
 def _check_optimizer(
-    content: Content, state: dict[str, Any], optimizer: Optimizer, *, is_whole: bool
+    content: Content,
+    state: dict[str, Any],
+    optimizer: Optimizer,
+    names: set[str] | None,
+    *,
+    is_whole: bool,
 ) -> None:
-    own = optimizer.state_dict()["param_groups"]
+    """The groups, in which `names` must be right, or all there is, and what is kept for each."""
+    own = [_only(names, group) for group in optimizer.state_dict()["param_groups"]]
     groups, per_parameter = state.get("param_groups"), state.get("state")
     content.demand(
         holds=isinstance(groups, list) and isinstance(per_parameter, dict),
@@ -135,7 +156,7 @@ def _check_optimizer(
     )
     for group in groups or ():
         content.demand(holds=isinstance(group, dict), what="a group of parameters is none")
-    kept = [{**group} for group in groups or ()]
+    kept = [_only(names, group) for group in groups or ()]
     _check_form(content, kept, own, "its optimizer's groups", counts=False)
     content.demand(
         holds=[group["params"] for group in kept] == [group["params"] for group in own],

@@ -19,7 +19,8 @@ class WarmupSchedule(LRScheduler, ABC):
     and the peak is reached once, at step `w`.
 
     The state holds the place in the schedule, not its shape: a run that is resumed with another
-    length follows the schedule of that length.
+    length follows the schedule of that length from its first step on, if the optimizer's state is
+    loaded before this one's.
 
     Args:
         optimizer: Its learning rates are the peak.
@@ -62,6 +63,14 @@ class WarmupSchedule(LRScheduler, ABC):
     def state_dict(self) -> dict[str, Any]:
         place = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
         return {name: getattr(self, name) for name in place}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        # the optimizer's own state, loaded before, has the rate of a schedule of the former shape
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
 
 
 class WarmupCosine(WarmupSchedule):

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from cnn_lightning.classifiers.optimization import (
     build_optimizer,
     build_schedule,
     keep_new_arguments,
+    run_length,
 )
 from cnn_lightning.errors import UserError
 
@@ -96,3 +99,61 @@ def test_new_rates_reach_their_own_groups_and_nothing_else() -> None:
     assert [group.get("momentum") for group in groups] == [0.6, None, None]
     assert [group["weight_decay"] for group in groups] == [0, 0.1, 0]
     assert checkpoint["lr_schedulers"][0]["base_lrs"] == [0.1, 0.4, 0.4]
+
+
+class Lengths(LightningModule):
+    """Asks for the length of a run, and ends it."""
+
+    found: tuple[int | None, int | None]
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return DataLoader(range(5))  # type: ignore[arg-type]
+
+    def training_step(self, batch: torch.Tensor) -> None:
+        raise AssertionError
+
+    def configure_optimizers(self) -> None:
+        steps, epochs = (run_length(self.trainer, by_step=by_step) for by_step in (True, False))
+        self.found = (steps, epochs)
+        raise InterruptedError
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps", "epochs"),
+    [
+        ({"max_epochs": 4}, 12, 4),
+        ({"max_epochs": 4, "max_steps": 8}, 8, 3),  # three steps an epoch
+        ({"max_epochs": -1, "max_steps": 9}, 9, 3),
+        ({"max_steps": 10}, 10, 4),
+        ({"max_epochs": 2, "max_steps": 99}, 6, 2),
+        ({"max_epochs": 0}, 3, 1),
+        ({"max_epochs": -1, "max_time": "00:00:00:09"}, None, None),
+        ({"max_time": "00:00:00:09"}, None, None),
+    ],
+)
+def test_a_run_is_as_long_as_its_first_limit(
+    limits: dict[str, object], steps: int | None, epochs: int | None
+) -> None:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = Trainer(
+        accelerator="cpu",
+        accumulate_grad_batches=2,
+        enable_progress_bar=False,
+        **quiet,  # type: ignore[arg-type]
+        **limits,  # type: ignore[arg-type]
+    )
+    module = Lengths()
+    with pytest.raises(InterruptedError):
+        trainer.fit(module)
+    assert module.found == (steps, epochs)
+
+
+def test_a_schedule_that_needs_a_length_is_refused_where_there_is_none() -> None:
+    optimizer = build_optimizer(SGD, nn.Linear(2, 2))
+    for spec in ({"class_path": "WarmupCosine"}, {"class_path": "CosineAnnealingLR"}):
+        with pytest.raises(UserError, match=r"needs the run's length.*") as refused:
+            build_schedule(spec, optimizer, None)
+        assert "--trainer.max_epochs or --trainer.max_steps" in str(refused.value.remedy)
+    build_schedule({"class_path": "ExponentialLR", "init_args": {"gamma": 0.9}}, optimizer, None)
+    given = {"class_path": "CosineAnnealingLR", "init_args": {"T_max": 7}}
+    assert build_schedule(given, optimizer, None).T_max == 7  # type: ignore[attr-defined]

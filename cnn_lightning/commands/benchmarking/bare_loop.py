@@ -13,7 +13,7 @@ from torch import Tensor
 from cnn_lightning.callbacks import Compilation
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.losses import training_loss
-from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule
+from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule, run_length
 from cnn_lightning.classifiers.window import scale_of_part
 from cnn_lightning.data import Batch, ImageDataModule
 from cnn_lightning.errors import UserError
@@ -55,9 +55,7 @@ class BareLoop:
         self.clip_by_value = trainer.gradient_clip_algorithm == "value"
         self.by_step = classifier.schedule_interval == "step"
         self.optimizer = build_optimizer(classifier.optimizer, self.network)
-        length = int(trainer.estimated_stepping_batches)
-        if not self.by_step:
-            length = trainer.max_epochs or 1
+        length = run_length(trainer, by_step=self.by_step)
         self.schedule = build_schedule(classifier.schedule, self.optimizer, length)
         self.autocast = find_autocast(trainer.precision)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.autocast == torch.float16)

@@ -36,8 +36,9 @@ class ListedImagesDataModule(ImageDataModule):
 
     Args:
         root: Folder of the data.
-        image_size: Height and width that images are brought to. `None` takes the size of the first
-            image of each class if they share one square size, and else 224.
+        image_size: Height and width that images are brought to. `None` takes those of the
+            checkpoint, if there is one, or the size of the first image of each class if they share
+            one square size, and else 224.
         channels: 3 for colour, 1 for grey.
         mean: Per channel, in units of 0..1; `None` takes ImageNet's (of use with pretrained
             weights, near enough without), for grey 0.5.
@@ -68,6 +69,7 @@ class ListedImagesDataModule(ImageDataModule):
         if not 0 < test_fraction < 1:
             raise UserError(f"test_fraction is {test_fraction}", "give a share between 0 and 1")
         self.image_size = image_size
+        self._is_expected = False
         self.channels = channels
         self.mean = tuple(mean or (IMAGENET_MEAN if channels == 3 else (0.5,)))
         self.std = tuple(std or (IMAGENET_STD if channels == 3 else (0.5,)))
@@ -108,6 +110,18 @@ class ListedImagesDataModule(ImageDataModule):
             height, width = sizes.pop()
             size = height if not sizes and height == width else _FALLBACK_SIZE
         return self.channels, size, size
+
+    @property
+    @override
+    def shape_is_guessed(self) -> bool:
+        return self.image_size is None and not self._is_expected
+
+    @override
+    def expect_shape(self, image_shape: tuple[int, int, int]) -> None:
+        _, height, width = image_shape
+        if self.image_size is None and height == width:
+            self.image_shape = self.channels, height, width
+            self._is_expected = True
 
     @override
     def prepare_data(self) -> None:

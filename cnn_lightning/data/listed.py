@@ -44,7 +44,8 @@ class ListedImagesDataModule(ImageDataModule):
             weights, near enough without), for grey 0.5.
         std: As `mean`.
         test_fraction: Share of each class held out as test set, 0..1, where there is none;
-            `split_seed` decides which.
+            `split_seed` and the names of the files decide which. A file more or less in a class
+            moves at most one other.
         num_workers: Threads or processes that decode; `None` takes one per core.
         allow_links: Whether files may lie outside of `root`; else they are refused.
         **kwargs: As for `ImageDataModule`.
@@ -154,7 +155,11 @@ class ListedImagesDataModule(ImageDataModule):
         key = ("test split", self.split_seed)
         try:
             train, test = stratified_split(
-                labels, self.test_fraction, *key, class_names=self.class_names
+                labels,
+                self.test_fraction,
+                *key,
+                class_names=self.class_names,
+                names=[file.name for file in files],
             )
         except ValueError as error:
             raise UserError(str(error), "add images to this class or delete it") from error

@@ -250,6 +250,23 @@ def test_hidden_folders_are_no_classes(hidden: str, tmp_path: Path) -> None:
     assert module(tmp_path).class_names == CLASSES
 
 
+@pytest.mark.parametrize("left", ["config.yaml", "metrics.csv", "checkpoints/last.ckpt"])
+def test_a_folder_of_runs_is_no_class(
+    left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, 2)
+    run = tmp_path / "logs/cats/version_0"
+    save(run / "figures/kernels.png", seed=0)
+    assert module(tmp_path).class_names == CLASSES
+    assert capsys.readouterr().out == f"{tmp_path / 'logs'} is no class: it holds runs\n"
+    (run / "figures").rename(run / "pictures")
+    # the control: anyone may call a folder so
+    assert module(tmp_path).class_names == (*CLASSES, "logs")
+    (run / left).parent.mkdir(exist_ok=True)
+    (run / left).touch()
+    assert module(tmp_path).class_names == CLASSES
+
+
 def test_a_read_only_root_is_cached_elsewhere(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,11 @@ def _wrap(number: int) -> int:
 
 
 def stratified_split(
-    labels: Tensor, fraction: float, *key: int | str, class_names: Sequence[str] = ()
+    labels: Tensor,
+    fraction: float,
+    *key: int | str,
+    class_names: Sequence[str] = (),
+    names: Sequence[str] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Split indices in two, each class in the same proportion.
 
@@ -106,6 +110,9 @@ def stratified_split(
             two images one goes at least, and one at least stays.
         *key: What the split depends on, besides the labels.
         class_names: For the message of the error.
+        names: What each index stands for, N different ones. With them, an index is ranked by a hash
+            of its name and `key`, so that with one more or one less in its class, at most one other
+            moves between the parts. Without, all of the class are drawn anew.
 
     Returns:
         Two sorted int64 tensors of indices: the larger part, the smaller part.
@@ -120,7 +127,11 @@ def stratified_split(
             name = class_names[label] if class_names else str(label)
             raise ValueError(f"class {name} has fewer than two images and cannot be split")
         count = min(max(round(len(members) * fraction), 1), len(members) - 1)
-        members = members[permutation(len(members), *key, int(label))]
+        if names is None:
+            members = members[permutation(len(members), *key, int(label))]
+        else:
+            ranks = [key_to_seed(*key, names[index]) for index in members.tolist()]
+            members = members[torch.tensor(ranks).argsort(stable=True)]
         second.append(members[:count])
         first.append(members[count:])
     return torch.cat(first).sort().values, torch.cat(second).sort().values

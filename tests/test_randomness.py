@@ -5,7 +5,7 @@ import traceback
 import pytest
 import torch
 
-from cnn_lightning.randomness import coin_flips, key_to_seed, seed_torch
+from cnn_lightning.randomness import coin_flips, key_to_seed, seed_torch, stratified_split
 
 COUNT = 100_000
 CPU = torch.device("cpu")
@@ -41,6 +41,27 @@ def test_a_coin_does_not_depend_on_the_others() -> None:
     order = torch.randperm(1000)
     assert torch.equal(coin_flips(indices[order], 3), coin_flips(indices, 3)[order])
     assert torch.equal(coin_flips(indices[5:6], 3), coin_flips(indices, 3)[5:6])
+
+
+def split_of(names: list[str], *, seed: int = 0) -> set[str]:
+    """The names in the smaller part; even numbers are of one class and odd ones of the other."""
+    labels = torch.tensor([int(name) % 2 for name in names])
+    larger, smaller = stratified_split(labels, 0.2, "split", seed, names=names)
+    assert sorted([*larger.tolist(), *smaller.tolist()]) == list(range(len(names)))
+    return {names[index] for index in smaller.tolist()}
+
+
+def test_one_name_more_or_less_moves_at_most_one_other() -> None:
+    names = [str(number) for number in range(80)]
+    before = split_of(names)
+    assert sorted(int(name) % 2 for name in before) == [0] * 8 + [1] * 8
+    for place in range(80):
+        without = [*names[:place], *names[place + 1 :]]
+        moved = before ^ split_of(without)
+        assert len(moved - {names[place]}) <= 1
+        assert all(int(name) % 2 == place % 2 for name in moved)  # none of another class
+    assert split_of(names[::-1]) == before
+    assert split_of(names, seed=1) != before
 
 
 def test_what_layers_draw_is_what_torchs_own_seeding_gives() -> None:

@@ -30,6 +30,7 @@ from cnn_lightning.classifiers.window import (
     scale_of_part,
     tell,
 )
+from cnn_lightning.console import say
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.images import fit_image, load_images
@@ -178,8 +179,12 @@ class ImageClassifier(LeanModule):
     def adapt_to(self, data: ImageData) -> None:
         """Settle how images are prepared, by what the data is and what the network takes.
 
+        What a checkpoint says of it holds. Images of another size than the checkpoint's are taken
+        only if someone asked for that size.
+
         Raises:
-            UserError: The network cannot take the images.
+            UserError: The network cannot take the images, or they are not those that it was trained
+                on.
         """
         if self.class_names is None:
             if len(data.class_names) != self.num_classes:
@@ -189,26 +194,38 @@ class ImageClassifier(LeanModule):
                     "give the network as many outputs as its argument num_classes says",
                 )
             self.class_names = tuple(data.class_names)
-        if self.preprocessing is None:
-            self.image_shape = data.image_shape
-            chosen = transfer.choose_preprocessing(
-                self.network,
-                data.image_shape,
-                Preprocessing(tuple(data.mean), tuple(data.std)),
-                self._weights_preprocessing,
-                self.image_size,
-            )
-            self.preprocessing = replace(chosen, channels_last=self.channels_last)
         if self.class_names != tuple(data.class_names):
             raise UserError(
                 f"the classifier tells {_shorten(self.class_names)} apart, the data holds "
                 f"{_shorten(data.class_names)}",
                 "use the data set it was trained on",
             )
-        data.preprocessing = self.preprocessing
-        size = self.preprocessing.size
+        preprocessing = data.preprocessing = self._settle_preprocessing(data)
+        size = preprocessing.size
         height, width = (size, size) if size else data.image_shape[1:]
         self.example_input_array = torch.zeros(2, data.image_shape[0], height, width)
+
+    def _settle_preprocessing(self, data: ImageData) -> Preprocessing:
+        known, before, shape = self.preprocessing, self.image_shape, data.image_shape
+        if known is not None and before in (None, tuple(shape)):
+            return known
+        if known is not None and before is not None:
+            told = f"images are {_times(shape)}, those of the checkpoint are {_times(before)}"
+            if shape[0] != before[0]:
+                raise UserError(told, f"give the data {before[0]} channel(s)")
+            if data.shape_is_guessed:
+                raise UserError(told, f"give the data module image_size={before[1]}")
+            say(told)
+        self.image_shape = shape
+        chosen = transfer.choose_preprocessing(
+            self.network,
+            shape,
+            known or Preprocessing(tuple(data.mean), tuple(data.std)),
+            None if known else self._weights_preprocessing,
+            self.image_size,
+        )
+        self.preprocessing = replace(chosen, channels_last=self.channels_last)
+        return self.preprocessing
 
     def _balance(self, data: ImageData | None) -> None:
         if data is None:
@@ -429,6 +446,10 @@ class ImageClassifier(LeanModule):
 def _count_classes(network: Network) -> int:
     sizes = [p.shape[0] for p in network.head.parameters() if p.ndim > 1]
     return int(sizes[-1])
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
 
 
 def _class_path(thing: object) -> str:

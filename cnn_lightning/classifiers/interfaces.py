@@ -41,6 +41,10 @@ class ImageData(Protocol):
     std: tuple[float, ...]
     preprocessing: Preprocessing | None
 
+    @property
+    def shape_is_guessed(self) -> bool:
+        """Whether `image_shape` is that of the files at hand, and nobody asked for it."""
+
     def load(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
         """A split's images N×C×H×W uint8 and labels N int64."""
 

@@ -12,6 +12,7 @@ from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.optimization import find_class
 from cnn_lightning.commands.explanations import explain
 from cnn_lightning.commands.importing import guarded_parser
+from cnn_lightning.commands.preparation import expect_its_shape
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
@@ -101,6 +102,7 @@ def load_data(path: Path, **overrides: Any) -> ImageDataModule:
         module = kind(**arguments)
     except (TypeError, ValueError, LookupError) as error:
         raise UserError(f"{kind.__name__}: {error}", f"{path} was made with {arguments}") from error
+    expect_its_shape(module, checkpoint)
     if stored["preprocessing"]:
         module.preprocessing = Preprocessing.from_dict(stored["preprocessing"])
     return module

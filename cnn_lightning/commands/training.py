@@ -45,6 +45,7 @@ from cnn_lightning.commands.memory import memory_kept
 from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.micro_batches import settle_micro_batches
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
+from cnn_lightning.commands.preparation import expect_its_shape, keep_preparation
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
 from cnn_lightning.commands.thrift import (
     LeanTrainer,
@@ -197,6 +198,8 @@ class TrainingCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         with plain_building(self.command):
             super().instantiate_classes()
+        if (checkpoint := self.start.checkpoint) is not None:
+            expect_its_shape(self.datamodule, checkpoint)
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -206,6 +209,8 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
         refuse_other_precision(config.trainer)
+        if self.start.checkpoint is not None:
+            keep_preparation(config, self.start.known, self.start.checkpoint)
         if self.command == "fit" and self.start.checkpoint_path is not None:
             for line in self.start.changes(yaml.safe_load(self.dump_settings())):
                 say(line)

@@ -159,6 +159,20 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """Colour channels of an image, C."""
         return self.image_shape[0]
 
+    @property
+    def shape_is_guessed(self) -> bool:
+        """Whether `image_shape` is that of the files at hand, and nobody asked for it."""
+        return False
+
+    def expect_shape(self, image_shape: tuple[int, int, int]) -> None:
+        """Take the size that a classifier was trained on, where nobody asks for another.
+
+        To be called before images are read; data of one size alone keep it.
+
+        Args:
+            image_shape: C, H, W of the images that the classifier was trained on.
+        """
+
     def fingerprint(self, split: Split) -> str:
         """A hash of a split's images, 64 hexadecimal digits."""
         digest = hashlib.sha256()

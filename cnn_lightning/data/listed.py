@@ -36,14 +36,16 @@ class ListedImagesDataModule(ImageDataModule):
 
     Args:
         root: Folder of the data.
-        image_size: Height and width that images are brought to. `None` takes the size of the first
-            image of each class if they share one square size, and else 224.
+        image_size: Height and width that images are brought to. `None` takes those of the
+            checkpoint, if there is one, or the size of the first image of each class if they share
+            one square size, and else 224.
         channels: 3 for colour, 1 for grey.
         mean: Per channel, in units of 0..1; `None` takes ImageNet's (of use with pretrained
             weights, near enough without), for grey 0.5.
         std: As `mean`.
         test_fraction: Share of each class held out as test set, 0..1, where there is none;
-            `split_seed` decides which.
+            `split_seed` and the names of the files decide which. A file more or less in a class
+            moves at most one other.
         num_workers: Threads or processes that decode; `None` takes one per core.
         allow_links: Whether files may lie outside of `root`; else they are refused.
         **kwargs: As for `ImageDataModule`.
@@ -68,6 +70,7 @@ class ListedImagesDataModule(ImageDataModule):
         if not 0 < test_fraction < 1:
             raise UserError(f"test_fraction is {test_fraction}", "give a share between 0 and 1")
         self.image_size = image_size
+        self._is_expected = False
         self.channels = channels
         self.mean = tuple(mean or (IMAGENET_MEAN if channels == 3 else (0.5,)))
         self.std = tuple(std or (IMAGENET_STD if channels == 3 else (0.5,)))
@@ -108,6 +111,18 @@ class ListedImagesDataModule(ImageDataModule):
             height, width = sizes.pop()
             size = height if not sizes and height == width else _FALLBACK_SIZE
         return self.channels, size, size
+
+    @property
+    @override
+    def shape_is_guessed(self) -> bool:
+        return self.image_size is None and not self._is_expected
+
+    @override
+    def expect_shape(self, image_shape: tuple[int, int, int]) -> None:
+        _, height, width = image_shape
+        if self.image_size is None and height == width:
+            self.image_shape = self.channels, height, width
+            self._is_expected = True
 
     @override
     def prepare_data(self) -> None:
@@ -154,7 +169,11 @@ class ListedImagesDataModule(ImageDataModule):
         key = ("test split", self.split_seed)
         try:
             train, test = stratified_split(
-                labels, self.test_fraction, *key, class_names=self.class_names
+                labels,
+                self.test_fraction,
+                *key,
+                class_names=self.class_names,
+                names=[file.name for file in files],
             )
         except ValueError as error:
             raise UserError(str(error), "add images to this class or delete it") from error

@@ -1,10 +1,15 @@
 """Which files make up a data set, and which of them may be opened."""
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from cnn_lightning.errors import UserError
+
+_VERSION = re.compile(r"version_\d+")
+# what a training, an evaluation or a prediction leaves first
+_OF_RUNS = ("config.yaml", "metrics.csv", "checkpoints", "figures")
 
 
 class ImageFile(NamedTuple):
@@ -46,6 +51,12 @@ def look_at(
     if may_lead_out:
         check_place(root / name, root, may_lead_out=True, allow_links=allow_links)
     return ImageFile(name, label, stat.st_size, stat.st_mtime_ns)
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether a folder is the `log_dir` of some runs, whose figures are no images of a class."""
+    versions = (path for path in folder.glob("*/version_*") if _VERSION.fullmatch(path.name))
+    return any((version / name).exists() for version in versions for name in _OF_RUNS)
 
 
 def check_place(path: Path, root: Path, *, may_lead_out: bool, allow_links: bool) -> None:

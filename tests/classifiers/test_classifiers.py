@@ -6,6 +6,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from make_checkpoint import save_checkpoint
+from make_data import make_folder
 from PIL import Image
 
 from cnn_lightning import classifiers
@@ -20,7 +22,7 @@ from cnn_lightning.classifiers import (
     ResNet,
     TorchvisionClassifier,
 )
-from cnn_lightning.data import ShapesDataModule
+from cnn_lightning.data import ImageFolderDataModule, ShapesDataModule
 from cnn_lightning.errors import UserError
 from cnn_lightning.preprocessing import Preprocessing
 
@@ -211,3 +213,27 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
     data.class_names = tuple(reversed(data.class_names))
     with pytest.raises(UserError, match="use the data set it was trained on"):
         trainer.test(classifier, data, verbose=False)
+
+
+def test_images_of_another_size_are_taken_only_if_someone_asked_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = make_folder(tmp_path / "small", size=(32, 32))
+    large = make_folder(tmp_path / "large", size=(48, 48))
+    path = tmp_path / "a.ckpt"
+    save_checkpoint(path, LeNet(2), ImageFolderDataModule(root=str(small)))
+    classifier = LeNet.load_from_checkpoint(path)
+    told = "images are 3×48×48, those of the checkpoint are 3×32×32"
+    with pytest.raises(UserError, match=rf"{told}\n.*image_size=32"):
+        classifier.adapt_to(ImageFolderDataModule(root=str(large)))
+    with pytest.raises(UserError, match=r"are 1×32×32, .*\n.*3 channel"):
+        classifier.adapt_to(ImageFolderDataModule(root=str(small), channels=1))
+    classifier.adapt_to(ImageFolderDataModule(root=str(large), image_size=32))
+    assert classifier.image_shape == (3, 32, 32)
+    assert capsys.readouterr().out == ""
+    data = ImageFolderDataModule(root=str(small), image_size=48)
+    classifier.adapt_to(data)
+    assert classifier.image_shape == (3, 48, 48)
+    assert told in capsys.readouterr().out
+    # this network takes 32 pixels at most
+    assert data.prepare(torch.zeros(1, 3, 48, 48, dtype=torch.uint8)).shape == (1, 3, 32, 32)

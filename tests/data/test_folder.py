@@ -202,6 +202,24 @@ def test_without_test_folder_a_share_is_held_out(below: str, tmp_path: Path) -> 
     assert names(seed=1)[1] != test
 
 
+def test_one_file_more_moves_at_most_one_other_into_or_out_of_what_is_held_out(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path, 20)
+
+    def held_out() -> set[str]:
+        data = module(tmp_path, test_fraction=0.3)
+        data.read("test")
+        return set(data.image_names("test"))
+
+    before = held_out()
+    for number in range(3):
+        save(tmp_path / f"cat/!{number}.png", seed=0)  # before all others, and so moves them
+        now = held_out()
+        assert len((now ^ before) - {f"cat/!{number}.png"}) <= 1
+        before = now
+
+
 def test_two_splits_of_one_folder_keep_both_caches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +248,23 @@ def test_hidden_folders_are_no_classes(hidden: str, tmp_path: Path) -> None:
     fill(tmp_path, 2)
     (tmp_path / hidden).parent.mkdir(exist_ok=True)
     (tmp_path / hidden).touch()
+    assert module(tmp_path).class_names == CLASSES
+
+
+@pytest.mark.parametrize("left", ["config.yaml", "metrics.csv", "checkpoints/last.ckpt"])
+def test_a_folder_of_runs_is_no_class(
+    left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, 2)
+    run = tmp_path / "logs/cats/version_0"
+    save(run / "figures/kernels.png", seed=0)
+    assert module(tmp_path).class_names == CLASSES
+    assert capsys.readouterr().out == f"{tmp_path / 'logs'} is no class: it holds runs\n"
+    (run / "figures").rename(run / "pictures")
+    # the control: anyone may call a folder so
+    assert module(tmp_path).class_names == (*CLASSES, "logs")
+    (run / left).parent.mkdir(exist_ok=True)
+    (run / left).touch()
     assert module(tmp_path).class_names == CLASSES
 
 

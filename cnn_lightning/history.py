@@ -76,6 +76,7 @@ class _Row:
     step: int
     epoch: int
     values: dict[str, float]
+    has_epoch: bool = True  # in the table
 
 
 def read_history(folder: RunFolder) -> History:
@@ -113,7 +114,7 @@ def read_history(folder: RunFolder) -> History:
 
 
 def _read_rows(folder: RunFolder) -> tuple[list[_Row], list[_Row]]:
-    """The rows of the training, and those of later evaluations, which are logged as epoch 0."""
+    """The rows of the training, and those of later evaluations."""
     if not folder.metrics.is_file():
         raise UserError(
             f"{folder.path} has no metrics.csv", "train it for an epoch, or leave it out"
@@ -142,13 +143,18 @@ def _parse(line: dict[str, Any]) -> _Row:
         raise ValueError("the row is too short")
     named = {name: value for name, value in line.items() if name not in ("step", "epoch")}
     values = {name: float(value) for name, value in named.items() if value}
-    return _Row(int(line["step"]), int(line["epoch"] or 0), values)
+    return _Row(int(line["step"]), int(line["epoch"] or 0), values, line["epoch"] != "")
 
 
 def _is_evaluation(row: _Row, training: list[_Row]) -> bool:
-    """Whether `validate` or `test` wrote a row, of a checkpoint of the steps before it."""
+    """Whether `validate` or `test` wrote a row, of a checkpoint of the steps before it.
+
+    They write no epoch. In older tables it is 0, whatever the checkpoint's.
+    """
     if any(name.startswith("train/") for name in row.values) or not training:
         return False
+    if not row.has_epoch and any(name.startswith(("val/", "test/")) for name in row.values):
+        return True
     before = training[-1]
     repeats = row.step == before.step + 1 and "val/accuracy" in before.values
     return row.epoch < before.epoch or (row.epoch == 0 and repeats)

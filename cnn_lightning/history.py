@@ -17,7 +17,8 @@ from cnn_lightning.settings import read_settings
 
 Curve = list[tuple[float, float]]
 
-# entries of a state dict that are counted and averaged, not learnt (batch norm's)
+# entries of a state dict that are counted and averaged, not learnt (batch norm's); for checkpoints
+# that do not say how many parameters there are
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # metrics are single precision: 0.9 is logged as 0.89999998
 _TOLERANCE = 1e-6
@@ -215,6 +216,9 @@ def _count_parameters(folder: RunFolder) -> int | None:
     if path is None:
         return None
     content = Content(load_checkpoint(path), path)
+    known = content.num_parameters()
+    if known is not None:
+        return known
     weights: dict[str, Tensor] = content.values.get("state_dict", {})
     content.check_state(weights)
     return sum(

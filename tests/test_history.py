@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from make_checkpoint import save_checkpoint
 from make_run import Table, make_run, write_metrics
 from torch import nn
 
+from cnn_lightning.callbacks.checkpoints import LastCheckpoint
+from cnn_lightning.classifiers import Airbench
 from cnn_lightning.cli import main
 from cnn_lightning.errors import UserError
 from cnn_lightning.history import History, read_history
@@ -160,6 +163,21 @@ def test_parameters_of_a_residual_network(tmp_path: Path) -> None:
     (folder.checkpoints / "best.ckpt").unlink()
     torch.save({"state_dict": state}, folder.checkpoints / "last.ckpt")
     assert read_history(folder).num_parameters == 11_173_962  # shared/design.md, C5
+
+
+def test_buffers_are_no_parameters(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run/version_0")
+    classifier, path = Airbench(10, widths=(8, 16)), folder.checkpoints / "best.ckpt"
+    save_checkpoint(path, classifier, callbacks=[LastCheckpoint()])
+    network = classifier.network
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    assert read_history(folder).num_parameters == trained
+    # older checkpoints do not say it, and have the whitening among the parameters
+    save_checkpoint(path, classifier)
+    buffers = dict(network.named_buffers())
+    assert read_history(folder).num_parameters == trained + sum(
+        buffers[f"backbone.whiten.{name}"].numel() for name in ("weight", "is_fitted")
+    )
 
 
 def test_settings_are_flat_and_those_of_the_last_resume(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def occlusion(
                 perturbations_per_eval=max(1, at_once // len(part)),
             )[:, 0]  # the same in every channel
             for part, cover, target in zip(
-                *(values.split(at_once) for values in (images, covers, targets)), strict=True
+                *(torch.split(values, at_once) for values in (images, covers, targets)), strict=True
             )
         ]
     return torch.cat(falls)

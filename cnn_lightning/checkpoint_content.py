@@ -12,6 +12,8 @@ from cnn_lightning.errors import UserError
 
 CHECKPOINT_KEY = "cnn_lightning"
 CHECKPOINT_FORMAT = 1
+# beside the part of that name: how many the network has; not in older checkpoints
+PARAMETERS_KEY = "num_parameters"
 
 _MAX_DEPTH, _MAX_VALUES = 40, 1_000_000
 _MAX_SIDE = 100_000  # pixels
@@ -65,6 +67,11 @@ class Content:
                 holds=isinstance(name, str) and isinstance(value, Tensor),
                 what=f"{name!r} in its state_dict is no tensor",
             )
+
+    def num_parameters(self) -> int | None:
+        """How many parameters the network has, `None` if it does not say."""
+        stored = self.values.get(PARAMETERS_KEY)
+        return stored if _is_count(stored) else None
 
     def check_kinds(self, known: dict[str, Tensor]) -> None:
         """The tensors of a state are numbers of the same kind as those they take the place of.

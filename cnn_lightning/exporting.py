@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
+from cnn_lightning.augment import Views, average_views
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.errors import RunError, UserError
 from cnn_lightning.files import appearing_whole
@@ -52,18 +53,22 @@ class Deployed(nn.Module):
     Args:
         network: In eval mode.
         preprocessing: Prepares images uint8; `None` if they come prepared.
+        views: Of each image, over which the logits are averaged, as `test` and `predict` do.
     """
 
-    def __init__(self, network: Network, preprocessing: Preprocessing | None) -> None:
+    def __init__(
+        self, network: Network, preprocessing: Preprocessing | None, views: Views = "none"
+    ) -> None:
         super().__init__()
         # the weights channel by channel, as files hold them; torch.export warns of other layouts
         self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
         self.preprocessing = preprocessing
+        self.views: Views = views
 
     @override
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         prepared = images if self.preprocessing is None else self.preprocessing(images)
-        logits = self.network(prepared)
+        logits = average_views(self.network, prepared, self.views)
         return logits.softmax(1), logits
 
 
@@ -95,7 +100,8 @@ def export_classifier(
     facts = describe(classifier, preprocess=preprocess)
     inputs = images if preprocess else cast(Preprocessing, classifier.preprocessing)(images)
     with evaluating(classifier):
-        expected = classifier(cast(Preprocessing, classifier.preprocessing)(images)).float()
+        prepared = cast(Preprocessing, classifier.preprocessing)(images)
+        expected = classifier.test_logits(prepared).float()
     program = _trace(classifier, inputs, preprocess=preprocess)
     with appearing_whole(path) as part:
         try:
@@ -134,6 +140,7 @@ def describe(classifier: ImageClassifier, *, preprocess: bool) -> dict[str, str]
             "mode": "L" if channels == 1 else "RGB",  # as Pillow calls it
         },
         "preprocessing": {**preprocessing.as_dict(), "inside": preprocess},
+        "test_augment": classifier.test_augment,  # always inside
     }
     return {key: json.dumps(value, ensure_ascii=False) for key, value in known.items()}
 
@@ -200,7 +207,11 @@ def _find_format(path: Path) -> tuple[_Writer, _Reader]:
 
 
 def _trace(classifier: ImageClassifier, inputs: Tensor, *, preprocess: bool) -> ExportedProgram:
-    deployed = Deployed(classifier.network, classifier.preprocessing if preprocess else None)
+    deployed = Deployed(
+        classifier.network,
+        classifier.preprocessing if preprocess else None,
+        classifier.test_augment,
+    )
     example = inputs[torch.arange(_TRACED) % len(inputs)]
     with evaluating(deployed):
         try:

@@ -17,7 +17,8 @@ from cnn_lightning.settings import read_settings
 
 Curve = list[tuple[float, float]]
 
-# entries of a state dict that are counted and averaged, not learnt (batch norm's)
+# entries of a state dict that are counted and averaged, not learnt (batch norm's); for checkpoints
+# that do not say how many parameters there are
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # metrics are single precision: 0.9 is logged as 0.89999998
 _TOLERANCE = 1e-6
@@ -76,6 +77,7 @@ class _Row:
     step: int
     epoch: int
     values: dict[str, float]
+    has_epoch: bool = True  # in the table
 
 
 def read_history(folder: RunFolder) -> History:
@@ -113,7 +115,7 @@ def read_history(folder: RunFolder) -> History:
 
 
 def _read_rows(folder: RunFolder) -> tuple[list[_Row], list[_Row]]:
-    """The rows of the training, and those of later evaluations, which are logged as epoch 0."""
+    """The rows of the training, and those of later evaluations."""
     if not folder.metrics.is_file():
         raise UserError(
             f"{folder.path} has no metrics.csv", "train it for an epoch, or leave it out"
@@ -142,13 +144,18 @@ def _parse(line: dict[str, Any]) -> _Row:
         raise ValueError("the row is too short")
     named = {name: value for name, value in line.items() if name not in ("step", "epoch")}
     values = {name: float(value) for name, value in named.items() if value}
-    return _Row(int(line["step"]), int(line["epoch"] or 0), values)
+    return _Row(int(line["step"]), int(line["epoch"] or 0), values, line["epoch"] != "")
 
 
 def _is_evaluation(row: _Row, training: list[_Row]) -> bool:
-    """Whether `validate` or `test` wrote a row, of a checkpoint of the steps before it."""
+    """Whether `validate` or `test` wrote a row, of a checkpoint of the steps before it.
+
+    They write no epoch. In older tables it is 0, whatever the checkpoint's.
+    """
     if any(name.startswith("train/") for name in row.values) or not training:
         return False
+    if not row.has_epoch and any(name.startswith(("val/", "test/")) for name in row.values):
+        return True
     before = training[-1]
     repeats = row.step == before.step + 1 and "val/accuracy" in before.values
     return row.epoch < before.epoch or (row.epoch == 0 and repeats)
@@ -209,6 +216,9 @@ def _count_parameters(folder: RunFolder) -> int | None:
     if path is None:
         return None
     content = Content(load_checkpoint(path), path)
+    known = content.num_parameters()
+    if known is not None:
+        return known
     weights: dict[str, Tensor] = content.values.get("state_dict", {})
     content.check_state(weights)
     return sum(

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -105,8 +105,19 @@ class EventFiles(TensorBoardLogger):
             self.experiment.flush()
 
 
+class _Key(NamedTuple):
+    """Which row of the table, in the order of the file."""
+
+    step: int
+    is_evaluation: bool
+
+
 class MetricsTable(Logger):
     """`metrics.csv`: a row per optimizer step at which something was logged, a column per metric.
+
+    An evaluation of a checkpoint has a row of its own, without an epoch, after that of the
+    training's step of the same number: a checkpoint counts the steps done, which is the number of
+    the step that follows.
 
     Args:
         folder: The run folder.
@@ -122,7 +133,7 @@ class MetricsTable(Logger):
         self._at_step = at_step
         self._rows = _read(folder.metrics)
         if resumed_at is not None:
-            self._rows = {step: row for step, row in self._rows.items() if step < resumed_at}
+            self._rows = {key: row for key, row in self._rows.items() if key.step < resumed_at}
         self._is_saved = True
 
     @property
@@ -138,11 +149,12 @@ class MetricsTable(Logger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        place = self._at_step if self._at_step is not None else (step or 0)
-        row = self._rows.setdefault(place, {})
+        is_evaluation = self._at_step is not None
+        key = _Key(step or 0 if self._at_step is None else self._at_step, is_evaluation)
+        row = self._rows.setdefault(key, {})
         row.update({name: value for name, value in metrics.items() if name != "epoch"})
         # an evaluation's epoch is 0, whatever the checkpoint's
-        if "epoch" in metrics and self._at_step is None:
+        if "epoch" in metrics and not is_evaluation:
             row["epoch"] = int(metrics["epoch"])
         self._is_saved = False
 
@@ -160,7 +172,7 @@ class MetricsTable(Logger):
         text = io.StringIO()
         writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({"step": step, **row} for step, row in sorted(self._rows.items()))
+        writer.writerows({"step": key.step, **row} for key, row in sorted(self._rows.items()))
         write_text(self._folder.metrics, text.getvalue())
         self._is_saved = True
 
@@ -206,12 +218,18 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}/{name}" if prefix else name
 
 
-def _read(path: Path) -> dict[int, dict[str, Any]]:
+def _read(path: Path) -> dict[_Key, dict[str, Any]]:
     if not path.is_file():
         return {}
+    rows: dict[_Key, dict[str, Any]] = {}
     with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {
-        int(row["step"]): {key: value for key, value in row.items() if key != "step" and value}
-        for row in rows
-    }
+        for line in csv.DictReader(stream):
+            row = {name: value for name, value in line.items() if name != "step" and value}
+            # a validation within training has an epoch
+            is_evaluation = "epoch" not in row and any(map(_is_evaluated, row))
+            rows[_Key(int(line["step"]), is_evaluation)] = row
+    return rows
+
+
+def _is_evaluated(name: str) -> bool:
+    return name.startswith(("val/", "test/"))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_lightning import classifiers, exporting
+from cnn_lightning.augment import Views
 from cnn_lightning.classifiers import (
     VGG16,
     Airbench,
@@ -137,6 +138,34 @@ def test_onnx_file_describes_itself(lenet: ImageClassifier, tmp_path: Path) -> N
     assert (wanted["shape"], wanted["dtype"]) == (["batch", 3, 32, 32], "uint8")
     assert lenet.preprocessing is not None
     assert json.loads(facts["preprocessing"]) == {**lenet.preprocessing.as_dict(), "inside": True}
+
+
+@pytest.mark.parametrize(
+    ("ending", "preprocess", "views"), [("onnx", True, "flip_shift"), ("pt2", False, "flip")]
+)
+def test_file_looks_at_an_image_as_often_as_prediction_does(
+    ending: str, preprocess: bool, views: Views, lenet: ImageClassifier, tmp_path: Path
+) -> None:
+    # a graph that is quickly traced six times
+    lenet.network.backbone = nn.Sequential(nn.AvgPool2d(7), nn.Flatten())
+    lenet.network.head = nn.Linear(3 * 4 * 4, 10)
+    path, images = tmp_path / f"model.{ending}", draw()
+    once = lenet.predict_images(images).probabilities
+    lenet.test_augment = views
+    export_classifier(lenet, path, images, preprocess=preprocess)
+    expected = lenet.predict_images(images).probabilities
+    assert (expected - once).abs().max() > 1e-3
+    if ending == "onnx":
+        session = onnxruntime.InferenceSession(path)
+        facts = session.get_modelmeta().custom_metadata_map
+        found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    else:
+        facts = {"test_augment": ""}
+        assert lenet.preprocessing is not None
+        program = torch.export.load(path, extra_files=facts)
+        found = program.module()(lenet.preprocessing(images).contiguous())[0]
+    assert (found - expected).abs().max() < 1e-4
+    assert json.loads(facts["test_augment"]) == views
 
 
 def test_grey_images_stay_grey(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """A run is read back as it went, whatever was done with it afterwards."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from make_checkpoint import save_checkpoint
 from make_run import Table, make_run, write_metrics
 from torch import nn
 
+from cnn_lightning.callbacks.checkpoints import LastCheckpoint
+from cnn_lightning.classifiers import Airbench
 from cnn_lightning.cli import main
 from cnn_lightning.errors import UserError
 from cnn_lightning.history import History, read_history
+from cnn_lightning.loggers import MetricsTable
 from cnn_lightning.networks import ResidualNetwork
 from cnn_lightning.runs import RunFolder
 
@@ -79,6 +84,40 @@ def test_a_later_validation_of_a_checkpoint_is_no_epoch(
     assert read(tmp_path, rows).val_accuracy == [(1, 0.4), (2, 0.8), (3, 0.7)]
 
 
+@pytest.mark.parametrize("steps_done", range(1, 6))
+def test_an_evaluation_leaves_the_rows_of_the_training(steps_done: int, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run/version_0")
+    training = MetricsTable(folder)
+    for step in range(5):  # an epoch each but the last, which has two
+        training.log_metrics({"train/loss": 2.0**-step, "epoch": step - step // 4}, step)
+        training.log_metrics({"images_per_second": 10.0}, step)
+        if step != 3:
+            training.log_metrics({"val/accuracy": step / 10, "epoch": step - step // 4}, step)
+    training.finalize("success")
+    before, lines = read_history(folder), folder.metrics.read_text().splitlines()
+    for name, accuracy in (("val", 0.8), ("val", 0.9), ("test", 0.7)):  # two commands more
+        later = MetricsTable(folder, at_step=steps_done)
+        later.log_metrics({f"{name}/accuracy": accuracy, "epoch": 0}, 0)
+        later.finalize("success")
+    after = read_history(folder)
+    assert (after.val_accuracy, after.train_loss) == (before.val_accuracy, before.train_loss)
+    assert after.test_accuracy == 0.7
+    with folder.metrics.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    (own,) = [row for row in rows if not row["epoch"]]
+    assert (own["step"], own["val/accuracy"]) == (str(steps_done), "0.9")
+    assert own["train/loss"] == ""
+    names = lines[0].split(",")
+    trained = [",".join(row[name] for name in names) for row in rows if row is not own]
+    assert trained == lines[1:]
+    # and a resume does not take it for a row of the training
+    going_on = MetricsTable(folder, resumed_at=steps_done + 1)
+    going_on.log_metrics({"train/loss": 1.0, "val/accuracy": 0.3, "epoch": 9}, steps_done + 1)
+    going_on.finalize("success")
+    assert read_history(folder).final == (10, 0.3)
+    assert read_history(folder).test_accuracy == 0.7
+
+
 def test_the_test_of_the_best_checkpoint_comes_first(tmp_path: Path) -> None:
     best = {"step": 10, "epoch": 0, "test/accuracy": 0.77, "test/accuracy/cat": 1}
     last = {"step": 15, "epoch": 0, "test/accuracy": 0.66}
@@ -126,6 +165,21 @@ def test_parameters_of_a_residual_network(tmp_path: Path) -> None:
     assert read_history(folder).num_parameters == 11_173_962  # shared/design.md, C5
 
 
+def test_buffers_are_no_parameters(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run/version_0")
+    classifier, path = Airbench(10, widths=(8, 16)), folder.checkpoints / "best.ckpt"
+    save_checkpoint(path, classifier, callbacks=[LastCheckpoint()])
+    network = classifier.network
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    assert read_history(folder).num_parameters == trained
+    # older checkpoints do not say it, and have the whitening among the parameters
+    save_checkpoint(path, classifier)
+    buffers = dict(network.named_buffers())
+    assert read_history(folder).num_parameters == trained + sum(
+        buffers[f"backbone.whiten.{name}"].numel() for name in ("weight", "is_fitted")
+    )
+
+
 def test_settings_are_flat_and_those_of_the_last_resume(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run/version_0", settings={"trainer": {"max_epochs": 2}})
     assert read_history(folder).settings == {"trainer.max_epochs": 2}
@@ -166,7 +220,7 @@ def test_a_real_run_that_was_evaluated_afterwards(tmp_path: Path) -> None:
     recipe.write_text(
         "data:\n  class_path: ShapesDataModule\n"
         "  init_args: {num_images: 100, num_test: 40, batch_size: 32}\n"
-        "model: LeNet\ntrainer: {max_epochs: 2, log_every_n_steps: 2}\n"
+        "model: LeNet\ntrainer: {max_epochs: 2, log_every_n_steps: 1}\n"
     )
     assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path / "logs")]) == 0
     folder = RunFolder(tmp_path / "logs/small/version_0")

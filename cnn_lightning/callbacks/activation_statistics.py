@@ -34,8 +34,9 @@ class ActivationStatistics(L.Callback):
       gradient comes through;
 
     and `gradient_norm/<layer>`: the L2 norm of the gradient of a layer's parameters at the epoch's
-    last optimizer step, before clipping. In TensorBoard also histograms, `activations/<layer>`.
-    The untrained network is measured at the first step. With a frozen backbone once.
+    last optimizer step, before clipping; not of an epoch that time cut off. In TensorBoard also
+    histograms, `activations/<layer>`. The untrained network is measured at the first step. With a
+    frozen backbone once.
 
     Args:
         layers: `null` takes every activation function; otherwise as for `FeatureMaps`.
@@ -77,7 +78,8 @@ class ActivationStatistics(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
     ) -> None:
-        if trainer.is_last_batch and self._is_due(trainer) and trainer.is_global_zero:
+        is_last = trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps
+        if is_last and self._is_due(trainer) and trainer.is_global_zero:
             gradients = {
                 name: [p.grad for p in layer.parameters() if p.grad is not None]
                 for name, layer in named_layers(pl_module.network).items()  # type: ignore[arg-type]
@@ -109,6 +111,7 @@ class ActivationStatistics(L.Callback):
             return
         step = max(trainer.global_step - 1, 0)
         numbers = {f"gradient_norm/{n}": norm for n, norm in self._gradient_norms.items()}
+        self._gradient_norms = {}
         if trainer.global_step == 0 or not rests(pl_module):
             found = self._measure(trainer, pl_module, data)
             numbers.update(_numbers(found))

@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
+from cnn_lightning.checkpoint_content import PARAMETERS_KEY
+from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.classifiers.window import ends_step
 from cnn_lightning.errors import Interrupted
 from cnn_lightning.runs import RunFolder
@@ -69,7 +71,8 @@ class LastCheckpoint(Checkpoint):
 
     On Ctrl-C (SIGINT), SIGTERM and whatever else is in `signals`, it is written after the step in
     hand, and `Interrupted` raised; a second Ctrl-C does not wait. Whatever was logged before a
-    checkpoint is on disk before it is.
+    checkpoint is on disk before it is. Every checkpoint of the run says how many parameters the
+    network has.
 
     Args:
         every_n_steps: Also write after so many optimizer steps; 0 = off.
@@ -108,6 +111,10 @@ class LastCheckpoint(Checkpoint):
         # a resumed run logs nothing of the steps before its checkpoint
         for logger in trainer.loggers:
             logger.save()
+        # a state dict does not tell parameters from buffers
+        if isinstance(pl_module, ImageClassifier):
+            parameters = pl_module.network.parameters()
+            checkpoint[PARAMETERS_KEY] = sum(parameter.numel() for parameter in parameters)
 
     @override
     def on_train_batch_end(

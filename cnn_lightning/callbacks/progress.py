@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from torch import Tensor
 from typing_extensions import override
 
 from cnn_lightning.console import say
@@ -41,11 +42,15 @@ class Bar(RichProgressBar):
 
 
 class EpochLines(ProgressBar):
-    """A line per epoch, for files and batch jobs, where a bar would write thousands."""
+    """A line per epoch, for files and batch jobs, where a bar would write thousands.
+
+    It tells what was logged in the epoch: not all, where steps or time cut it off.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._started = time.monotonic()
+        self._before: dict[str, Tensor] = {}
 
     @override
     def disable(self) -> None:
@@ -58,11 +63,17 @@ class EpochLines(ProgressBar):
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
         self._started = time.monotonic()
+        self._before = dict(trainer.callback_metrics)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        known = trainer.callback_metrics
-        told = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        known = {
+            name: value
+            for name, value in trainer.callback_metrics.items()
+            if value is not self._before.get(name)  # logged anew, it is another tensor
+        }
+        of_all = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        told = [f"epoch {trainer.current_epoch + 1}{of_all}"]
         told.append(f"step {trainer.global_step}")
         told += [
             f"{name} {float(known[name]):.4f}"

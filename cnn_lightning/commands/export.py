@@ -38,7 +38,10 @@ def main(command: str, argv: list[str]) -> int:
     if not arguments.preprocess:
         takes = "prepared float32 images (see `preprocessing` in its metadata)"
     kind = f"ONNX, opset {OPSET}" if output.suffix == ".onnx" else "torch.export"
-    say(f"{kind}: takes {takes}, gives probabilities and logits N×{classifier.num_classes}")
+    gives = f"probabilities and logits N×{classifier.num_classes}"
+    if classifier.test_augment != "none":
+        gives += f", means over the views of test_augment: {classifier.test_augment}"
+    say(f"{kind}: takes {takes}, gives {gives}")
     say(
         f"checked on {told}, in batches of {', '.join(map(str, check.batch_sizes))}: probabilities "
         f"differ by {check.probabilities:.1e} at most (tolerance {PROBABILITY_TOLERANCE:g})"

@@ -123,7 +123,9 @@ def _draw_input(page: Page, example: OperationExample, left: int, top: int) -> N
     height, width = example.image.shape[1:]
     box = _fit(padded, left, top)
     axes = show_pixels(page, box, padded.masked_fill(padded.isinf(), torch.nan), _grey(), (0, 255))
-    below = [span("rows", example.rows) + ", " + span("columns", example.columns)]
+    places = [span("rows", example.rows), span("columns", example.columns)]
+    are_listed = any("," in place for place in places)  # scattered: a line of their own
+    below = places if are_listed else [", ".join(places)]
     if padding:
         edge = (padding - 0.5, padding - 0.5)
         axes.add_patch(Rectangle(edge, width, height, fill=False, color=SKY, linestyle="--"))

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from cnn_lightning.figures.style import (
@@ -37,6 +37,10 @@ _INTERVALS: dict[str, dict[str, Any]] = {
 }
 # one value this many times as frequent as the middle one leaves the others no height
 _LOG_RATIO = 30
+# below the rarest value, which is else as high as the axis, and above the most frequent
+_LOG_MARGIN = 2
+# fewer powers of ten are too few ticks
+_FEW_DECADES = 100
 
 
 def channel_names(count: int) -> list[str]:
@@ -157,12 +161,11 @@ def _colour(names: Sequence[str], channel: int) -> str:
 
 def _draw_histograms(axes: Axes, histograms: Tensor, names: Sequence[str]) -> None:
     shares = histograms.double() / histograms.sum(1, keepdim=True)  # C×256
-    values = torch.arange(256).numpy() / 255
+    edges = (torch.arange(257).numpy() - 0.5) / 255
     for channel, name in enumerate(names):
-        axes.step(
-            values,
+        axes.stairs(
             shares[channel].numpy(),
-            where="mid",
+            edges,
             label=name,
             color=_colour(names, channel),
             linestyle=LINE_STYLES[channel % len(LINE_STYLES)],
@@ -170,8 +173,13 @@ def _draw_histograms(axes: Axes, histograms: Tensor, names: Sequence[str]) -> No
         )
     axes.set_ylabel("share of the values")
     if (shares.amax() > _LOG_RATIO * shares.median()).item():
-        axes.set_yscale("log", nonpositive="mask")
+        axes.set_yscale("log", nonpositive="clip")  # the sides of a bin go down to the axis
         axes.set_ylabel("share of the values (logarithmic)")
+        least, most = float(shares[shares > 0].min()), float(shares.max())
+        axes.set_ylim(least / _LOG_MARGIN, most * _LOG_MARGIN)
+        few = most < _FEW_DECADES * least
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(0)
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")

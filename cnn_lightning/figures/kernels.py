@@ -1,5 +1,6 @@
 """The kernels of a convolution."""
 
+import itertools
 import math
 
 from torch import Tensor
@@ -33,19 +34,20 @@ def draw_kernels(weight: Tensor, title: str, *, max_kernels: int = 64) -> Sheet:
     weight = weight.detach().float().cpu()
     num_outputs, num_inputs = weight.shape[:2]
     in_colour = num_inputs == 3
-    kernels = [
+    per_output = 1 if in_colour else num_inputs
+    kernels = (  # of a wide layer there are millions
         (f"{output}", weight[output])
         if in_colour or num_inputs == 1
         else (f"{output}←{source}", weight[output, source, None])
         for output in range(num_outputs)
-        for source in range(1 if in_colour else num_inputs)
-    ]
+        for source in range(per_output)
+    )
     title += f"\n{num_outputs} × {num_inputs} kernels of {weight.shape[2]}×{weight.shape[3]}"
     if in_colour:
         title = title.replace(" kernels", " (red, green, blue) kernels")
-    if len(kernels) > max_kernels:
+    if num_outputs * per_output > max_kernels:
         title += f", the first {max_kernels} shown"
-    tiles = [_draw(name, kernel) for name, kernel in kernels[:max_kernels]]
+    tiles = [_draw(name, kernel) for name, kernel in itertools.islice(kernels, max_kernels)]
     # as square as the number allows
     columns = min(_COLUMNS, math.ceil(math.sqrt(2 * len(tiles))), len(tiles))
     rows: list[list[Tile | None]] = []

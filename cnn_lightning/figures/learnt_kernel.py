@@ -1,5 +1,7 @@
 """A known kernel, the one that gradient descent found, and its loss on the way."""
 
+import math
+
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -32,13 +34,12 @@ def draw_learning(name: str, known: Tensor, learnt: Tensor, losses: Tensor) -> F
     page = Page(2 * step + _MARGIN + _CURVE[0] + 110, height)
     page.text(_MARGIN, 18, f"Learning {name} from input and output", fontsize=14, fontweight="bold")
     most = float(known.abs().max().maximum(learnt.abs().max()))
-    for place, (heading, kernel) in enumerate((("known kernel", known), ("learnt kernel", learnt))):
+    texts = [[spell(number, digits=3) for number in row] for row in known.tolist()]
+    kernels = (("known kernel", known, texts), ("learnt kernel", learnt, _spell_rounded(learnt)))
+    for place, (heading, kernel, texts) in enumerate(kernels):
         left = _MARGIN + place * step
         page.text(left, _TOP - 24, heading)
         axes = page.axes(left, _TOP, cell * kernel.shape[1], cell * kernel.shape[0])
-        texts = [
-            [spell(round(number, 3) + 0.0, digits=3) for number in row] for row in kernel.tolist()
-        ]
         draw_numbers(axes, kernel, texts, cell=cell, colours="RdBu_r", limits=(-most, most))
     difference = float((known - learnt).abs().max())
     page.text(
@@ -54,3 +55,13 @@ def draw_learning(name: str, known: Tensor, learnt: Tensor, losses: Tensor) -> F
     axes.set_ylabel("mean squared error")
     axes.grid(color="#dddddd", linewidth=0.6)
     return page.figure
+
+
+def _spell_rounded(kernel: Tensor) -> list[list[str]]:
+    """Numbers to a thousandth of the largest one's power of ten: what is left of 0 is 0."""
+    most = float(kernel.abs().max())
+    decimals = 3 - math.floor(math.log10(most)) if most > 0 else 0
+    return [
+        [spell(round(number, decimals) + 0.0, digits=3, fractions=False) for number in row]
+        for row in kernel.tolist()
+    ]

@@ -17,12 +17,13 @@ _LETTER = 0.66
 _LARGEST_DENOMINATOR = 32
 
 
-def spell(value: float, *, digits: int = 6) -> str:
+def spell(value: float, *, digits: int = 6, fractions: bool = True) -> str:
     """A number in few letters: whole, as a simple fraction, or rounded.
 
     Args:
         value: Any number; what is within a millionth of a fraction is one.
         digits: Significant digits of what is rounded.
+        fractions: Whether there are any; what is rounded already is none.
 
     Example:
         >>> [spell(value, digits=3) for value in (255.0, 0.0625, 28.3333, 2e-7, math.inf)]
@@ -33,7 +34,7 @@ def spell(value: float, *, digits: int = 6) -> str:
         return f"{sign}∞"
     if size == round(size) and size < 1e6:
         return f"{sign}{size:.0f}" if size else "0"
-    fraction = _as_fraction(size)
+    fraction = _as_fraction(size) if fractions else None
     if fraction:
         return f"{sign}{fraction}"
     if 1e-3 <= size < 1e6:

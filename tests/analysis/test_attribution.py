@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_lightning import networks
+from cnn_lightning.analysis import attribution
 from cnn_lightning.analysis.attribution import (
     MIN_CELLS,
     Mirrors,
@@ -201,6 +202,31 @@ def test_occlusion_equals_one_by_hand(window: int, stride: int, baseline: float)
         expected = occlusion_by_hand(network, image, target, window, stride, baseline)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert maps.abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_occlusion_of_large_images_takes_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images, targets = small_network().eval(), draw(3, 3, 12, 12), torch.tensor([4, 0, 2])
+    expected = occlusion(network, images, targets, window=4, stride=2)
+    batches: list[int] = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
+    for most in (1, 2, 7):
+        # a few values short of another image
+        monkeypatch.setattr(attribution, "_MAX_VALUES", (most + 1) * 3 * 12 * 12 - 1)
+        batches.clear()
+        found = occlusion(network, images, targets, window=4, stride=2)
+        assert max(batches) <= most
+        torch.testing.assert_close(found, expected)
+    handle.remove()
+
+
+@pytest.mark.parametrize(("size", "most"), [(32, 256), (224, 6)])
+def test_a_forward_pass_of_occlusion_has_as_much_whatever_the_size(size: int, most: int) -> None:
+    network, batches = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), []
+    network.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
+    images, targets = torch.zeros(8, 3, size, size), torch.zeros(8, dtype=torch.int64)
+    occlusion(network, images, targets, window=size // 4, stride=size // 8)
+    assert max(batches) == most
 
 
 class SpotDetector(nn.Module):

@@ -7,6 +7,7 @@ import lightning as L
 import pytest
 import torch
 from compare import assert_same_checkpoint
+from lightning.pytorch.loggers.logger import DummyLogger
 from small import UNDRAWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -249,7 +250,23 @@ def test_a_frozen_backbone_is_looked_at_once(tmp_path: Path) -> None:
     assert len(events.Scalars("gradient_norm/head")) == 2
 
 
-def test_gradient_norm_is_that_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+class Remember(DummyLogger):
+    """Where statistics were logged, and the gradient of the head at each of the steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[int] = []
+        self.gradients: dict[int, float] = {}
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        if "activations/mean/backbone.act1" in metrics:
+            self.steps.append(step)
+        if "gradient_norm/head" in metrics:
+            self.gradients[step] = metrics["gradient_norm/head"]
+
+
+@pytest.mark.parametrize("cut_off", [False, True], ids=["whole epochs", "max_steps"])
+def test_gradient_norm_is_that_of_the_last_step(cut_off: bool) -> None:
     statistics = ActivationStatistics()
     norms: list[float] = []
 
@@ -259,9 +276,23 @@ def test_gradient_norm_is_that_of_the_last_step(monkeypatch: pytest.MonkeyPatch)
             gradient = torch.cat([head.weight.grad.flatten(), head.bias.grad])
             norms.append(float(gradient.norm()))
 
-    fit(LeNet(num_classes=10), [statistics, Watch()])
-    assert len(norms) == 3
-    assert statistics._gradient_norms["head"] == pytest.approx(norms[-1], rel=1e-6)
+    logger = Remember()
+    steps = {"max_steps": 7} if cut_off else {"max_epochs": 2}
+    fit(LeNet(num_classes=10), [statistics, Watch()], logger=logger, **{"max_epochs": 9, **steps})
+    last = [2, 5, 6] if cut_off else [2, 5]
+    assert len(norms) == last[-1] + 1
+    assert logger.gradients == {step: pytest.approx(norms[step], rel=1e-6) for step in last}
+
+
+def test_an_epoch_that_time_cuts_off_has_no_gradient_norm() -> None:
+    class Stop(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            trainer.should_stop = trainer.global_step == 5
+
+    logger = Remember()
+    fit(LeNet(num_classes=10), [ActivationStatistics(), Stop()], logger=logger, max_epochs=9)
+    assert sorted(logger.gradients) == [2]
+    assert logger.steps[-1] == 4  # where the rest was measured
 
 
 def test_event_files_of_a_resumed_run_repeat_neither_graph_nor_hyperparameters(

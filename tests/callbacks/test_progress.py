@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import RichProgressBar
+from small import UNDRAWN
 
 from cnn_lightning.callbacks import Bar, progress
 from cnn_lightning.cli import main
@@ -62,3 +63,30 @@ def test_the_line_of_an_epoch_tells_its_last_logging(
         row = logged[str(int(step) - 1)]
         assert float(loss) == pytest.approx(float(row["train/loss"]), abs=5e-5)
         assert float(accuracy) == pytest.approx(float(row["train/accuracy"]), abs=5e-5)
+
+
+def test_the_line_of_an_epoch_cut_off_does_not_tell_the_numbers_of_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {
+        "data": "ShapesDataModule",
+        "data.num_images": 100,
+        "data.num_test": 20,
+        "data.batch_size": 10,
+        "data.val_fraction": 0.3,  # seven steps an epoch
+        "model": "LeNet",
+        "log_dir": tmp_path,
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": 17,
+        "trainer.log_every_n_steps": 9,
+    }
+    argv = [*(f"--{name}={value}" for name, value in settings.items()), *UNDRAWN]
+    assert main(["fit", *argv]) == 0
+    lines = re.findall(r"^epoch.*", capsys.readouterr().out, re.MULTILINE)
+    number, speed = r"[\d.]+", r"[\d,]+ images/s"
+    trained = f"train/loss {number}  train/accuracy {number}"
+    whole = f"{trained}  val/loss {number}  val/accuracy {number}  {speed}  {number} s"
+    assert len(lines) == 3
+    assert re.fullmatch(f"epoch 1  step 7  {whole}", lines[0])
+    assert re.fullmatch(f"epoch 2  step 14  {whole}", lines[1])
+    assert re.fullmatch(f"epoch 3  step 17  {number} s", lines[2])

@@ -68,6 +68,14 @@ def test_file_is_checked_on_validation_images(
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_views_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / "a.ckpt"
+    save_checkpoint(checkpoint, LeNet(10, test_augment="flip"))
+    assert export(checkpoint, "--output", tmp_path / "model.pt2") == 0
+    takes = capsys.readouterr().out.splitlines()[0]
+    assert takes.endswith("logits N×10, means over the views of test_augment: flip")
+
+
 def test_images_and_preparation_can_be_chosen(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,11 @@ CASES: dict[str, tuple[OperationName, Operation, tuple[int, ...]]] = {
     "colour": ("convolution", KnownConvolution("gaussian", padding=1), (3, 64, 55)),
     "largest": ("convolution", KnownConvolution(SEVEN, padding=3), (3, 64, 64)),
     "dilated": ("convolution", KnownConvolution("box_blur", dilation=4, stride=2), (3, 32, 32)),
+    "scattered": (
+        "convolution",
+        KnownConvolution(SEVEN, padding=100, stride=100, dilation=12, padding_mode="replicate"),
+        (1, 28, 28),
+    ),
     "far outside": (
         "convolution",
         KnownConvolution("sharpen", padding=9, padding_mode="circular"),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from cnn_lightning.figures import draw_channel_statistics, draw_class_balance, to_png
+from cnn_lightning.figures import draw_channel_statistics, draw_class_balance, to_array, to_png
 from cnn_lightning.figures.datasets import channel_names
 
 LONG = ["Donaudampfschifffahrtsgesellschaft", "$5 to $10 note", "Old English sheepdog, bobtail"]
@@ -94,7 +94,7 @@ def test_channel_statistics_are_legible(channels: int, has_peak: bool) -> None:
     assert upper.get_yscale() == ("log" if has_peak else "linear")
     # a legend of the channels where there are several, and of the two kinds of numbers
     assert (upper.get_legend() is not None) == (channels == 3)
-    assert len({line.get_linestyle() for line in upper.lines}) == channels
+    assert len({stairs.get_linestyle() for stairs in upper.patches}) == channels
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "computed from the images",
         "constants used",
@@ -107,9 +107,38 @@ def test_channel_statistics_are_legible(channels: int, has_peak: bool) -> None:
 def test_the_curve_is_the_share_of_each_value() -> None:
     counts = torch.arange(256)[None]
     figure = draw_channel_statistics(counts, ([0.5], [0.2]), ([0.5], [0.2]), "a title")
-    line = figure.axes[0].lines[0]
-    assert line.get_ydata() == pytest.approx((counts[0] / counts.sum()).numpy())
-    assert line.get_xdata() == pytest.approx((torch.arange(256) / 255).numpy())
+    shares, edges, _ = figure.axes[0].patches[0].get_data()
+    assert shares == pytest.approx((counts[0] / counts.sum()).numpy())
+    assert (edges[1:] + edges[:-1]) / 2 == pytest.approx((torch.arange(256) / 255).numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "values", [{0: 900, 255: 100}, {128: 5}, {0: 1000, 40: 1, 255: 30}], ids=str
+)
+def test_values_that_stand_alone_are_seen(values: dict[int, int], channels: int) -> None:
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for value, count in values.items():
+        counts[:, value] = count
+    known = ([0.5] * channels, [0.2] * channels)
+    figure = draw_channel_statistics(counts, known, known, "a title")
+    assert_texts_lie_apart(figure)
+    upper = figure.axes[0]
+    pixels, box = to_array(figure).amin(0), upper.get_window_extent()  # 0 is a coloured pixel
+    top, bottom = (round(figure.bbox.height - edge) for edge in (box.y1, box.y0))
+    for value in values:
+        x = round(upper.transData.transform((value / 255, 1))[0])
+        inked = (pixels[top : bottom - 3, x - 3 : x + 4] < 200).any(1)
+        height = upper.transData.transform((0, value_share(counts, value)))[1] - box.y0
+        # from the axis up to the first gap, since a legend may stand above
+        assert inked.flip(0).cumprod(0).sum() == pytest.approx(height, abs=6)
+        assert height > 20
+    labels = [label.get_text() for label in upper.get_yticklabels(which="both")]
+    assert all(label == "" or label.endswith("%") for label in labels)
+
+
+def value_share(counts: torch.Tensor, value: int) -> float:
+    return float(counts[0, value] / counts[0].sum())
 
 
 def test_other_numbers_of_channels_are_refused() -> None:

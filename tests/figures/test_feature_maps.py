@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,28 @@ def test_kernels_that_are_left_out_are_said() -> None:
     assert "0←0\n" in "\n".join(words)
     with pytest.raises(ValueError, match="F×C×h×w"):
         draw_kernels(torch.randn(16, 6), "linear")
+
+
+def test_kernels_that_are_left_out_are_not_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, cut = torch.randn(64, 32, 1, 1), []
+    take = torch.Tensor.__getitem__
+
+    def count(tensor: torch.Tensor, place: Any) -> torch.Tensor:
+        cut.append(place)
+        return take(tensor, place)
+
+    monkeypatch.setattr(torch.Tensor, "__getitem__", count)
+    assert any(
+        "the first 5 shown" in line for line in texts(draw_kernels(weight, "", max_kernels=5))
+    )
+    assert 5 <= len(cut) <= 10  # one for its number, and one to draw it
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+def test_as_many_kernels_as_are_drawn_are_not_called_the_first(channels: int) -> None:
+    for count, said in ((4, False), (5, True)):
+        words = texts(draw_kernels(torch.randn(count, channels, 3, 3), "", max_kernels=4))
+        assert any("the first 4 shown" in line for line in words) == said
 
 
 def test_numbers_of_a_scale_keep_three_digits() -> None:

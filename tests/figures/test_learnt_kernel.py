@@ -29,3 +29,18 @@ def test_kernels_losses_and_their_difference_are_drawn() -> None:
     assert first.get_images()[0].get_clim() == second.get_images()[0].get_clim() == (-2.25, 2.25)
     assert curve.lines[0].get_ydata().tolist() == [4, 1]
     assert "largest difference 1/4" in [text.get_text() for text in figure.texts]
+
+
+def test_small_kernels_are_no_zeros_and_what_was_learnt_is_no_fraction() -> None:
+    known = torch.tensor([[1 / 16, 1 / 3, 0, 0.25]])
+    learnt = torch.tensor([[0.062498, 0.333312, -0.0000043, 0.249991]])
+    for scale, written, rounded in (
+        (1.0, ["1/16", "1/3", "0", "1/4"], ["0.0625", "0.333", "0", "0.25"]),
+        (2**-20, ["5.96e-8", "3.18e-7", "0", "2.38e-7"], ["5.96e-8", "3.18e-7", "0", "2.38e-7"]),
+        (48e3, ["3000", "16000", "0", "12000"], ["3000", "16000", "0", "12000"]),
+    ):
+        figure = draw_learning("mine", scale * known, scale * learnt, torch.tensor([4.0, 1.0]))
+        first, second, _ = figure.axes
+        for axes, expected in ((first, written), (second, rounded)):
+            texts = [text.get_text().replace(MINUS, "-") for text in axes.texts]
+            assert texts == expected

@@ -41,8 +41,18 @@ class EventFiles(TensorBoardLogger):
             default_hp_metric=False,
             purge_step=resumed_at,
         )
+        self._folder = folder
         self._at_step = at_step
         self._is_new = resumed_at is None and at_step is None
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder; it may be another version until something is logged."""
+        return self._folder
+
+    @folder.setter
+    def folder(self, folder: RunFolder) -> None:
+        self._folder, self._version = folder, folder.path.name
 
     @property
     @override
@@ -124,6 +134,16 @@ class MetricsTable(Logger):
         if resumed_at is not None:
             self._rows = {step: row for step, row in self._rows.items() if step < resumed_at}
         self._is_saved = True
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder; it may be another until something is logged."""
+        return self._folder
+
+    @folder.setter
+    def folder(self, folder: RunFolder) -> None:
+        if folder != self._folder:
+            self._folder, self._rows = folder, _read(folder.metrics)
 
     @property
     @override

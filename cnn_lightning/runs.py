@@ -92,6 +92,21 @@ def new_version(log_dir: Path, run: str) -> RunFolder:
     return RunFolder(log_dir / run / f"version_{max(taken, default=-1) + 1}")
 
 
+def claim_version(folder: RunFolder) -> RunFolder:
+    """Make the folder of a new version, or of the next if another process was faster.
+
+    Args:
+        folder: From `new_version`, any time ago.
+    """
+    while True:
+        try:
+            folder.path.mkdir(parents=True)
+        except FileExistsError:
+            folder = new_version(folder.log_dir, folder.name)
+        else:
+            return folder
+
+
 def find_run(log_dir: Path, asked: str) -> RunFolder:
     """The run folder that a user means.
 

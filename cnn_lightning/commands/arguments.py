@@ -47,6 +47,7 @@ class Start:
         checkpoint_path: Where the weights come from, if not from nowhere.
         checkpoint: Its content.
         known: The settings that `arguments` begins with.
+        is_new: Whether a training makes its folder, and does not go on in that of the checkpoint.
     """
 
     command: str
@@ -55,6 +56,7 @@ class Start:
     checkpoint_path: Path | None = None
     checkpoint: dict[str, Any] | None = None
     known: dict[str, Any] = field(default_factory=dict)
+    is_new: bool = False
 
     @property
     def step(self) -> int | None:
@@ -111,7 +113,7 @@ def read_start(command: str, argv: list[str]) -> Start:
                 f"{command} needs weights", "give --ckpt_path PATH, or --run NAME --ckpt_path best"
             )
         folder = new_version(log_dir, run or "run")
-        return Start(command, _without(argv, "--ckpt_path"), folder)
+        return Start(command, _without(argv, "--ckpt_path"), folder, is_new=True)
     path, checkpoint = found
     if CHECKPOINT_KEY not in checkpoint:
         raise UserError(
@@ -123,12 +125,13 @@ def read_start(command: str, argv: list[str]) -> Start:
     if command == "predict" and names_files(argv, configs):
         known["data"] = file_settings(path, checkpoint)
     _refuse_other_class(path, known, model_class(argv, configs))
-    folder = folder_of(path) or new_version(log_dir, run or path.stem)
+    own = folder_of(path)
+    folder = own or new_version(log_dir, run or path.stem)
     arguments = ["--config", _in_one_line(known), *_without(argv, "--ckpt_path")]
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
-    return Start(command, arguments, folder, path, checkpoint, known)
+    return Start(command, arguments, folder, path, checkpoint, known, is_new=folder is not own)
 
 
 def _find(

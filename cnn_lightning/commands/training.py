@@ -60,9 +60,9 @@ from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted
 from cnn_lightning.files import remove_parts, write_text
-from cnn_lightning.loggers import EventFiles
+from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.processes import GiveUp, watch_processes
-from cnn_lightning.runs import RunFolder
+from cnn_lightning.runs import RunFolder, claim_version
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
@@ -74,9 +74,14 @@ _GROUPS: dict[str, type[Callback]] = {
 }
 _WITH_FOLDER = (
     callbacks.BadNumbers,
+    callbacks.BestCheckpoint,
     callbacks.EpochPictures,
     callbacks.FeatureCache,
     callbacks.LastCheckpoint,
+    callbacks.PredictionGrid,
+    callbacks.SameFolder,
+    EventFiles,
+    MetricsTable,
 )
 # what TensorBoard lists beside the metrics
 _SETTINGS = ("seed_everything", "data", "model", "optimizer", "schedule", "trainer")
@@ -247,11 +252,11 @@ class TrainingCLI(LightningCLI):
 
     def _set_folder(self, trainer: Trainer, folder: RunFolder) -> None:
         self.start.folder = folder
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
-            if isinstance(callback, _WITH_FOLDER):
-                callback.folder = folder
-            if isinstance(callback, callbacks.LastCheckpoint) and slurm.is_job():
-                callback.signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+        for one in (*trainer.callbacks, *trainer.loggers):  # type: ignore[attr-defined]  # Lightning's own
+            if isinstance(one, _WITH_FOLDER):
+                one.folder = folder
+            if isinstance(one, callbacks.LastCheckpoint) and slurm.is_job():
+                one.signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -268,7 +273,16 @@ class TrainingCLI(LightningCLI):
             looks_remembered(),
             hooks.in_place(),
         ):
+            if subcommand == "fit":
+                self._check_fit()
+                self._take_folder()
             super()._run_subcommand(subcommand)
+
+    def _take_folder(self) -> None:
+        """Make the folder of a new run, the next one if another process has made it first."""
+        is_trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]  # set at run time
+        if self.start.is_new and self.trainer.is_global_zero and not is_trial:
+            self._set_folder(self.trainer, claim_version(self.start.folder))
 
     def _backend(self) -> str | None:
         """What compiles the network, or `None`."""
@@ -299,7 +313,6 @@ class TrainingCLI(LightningCLI):
             backend=self._backend(),
         )
         say(f"{how}, seed {config.seed_everything}")
-        self._check_fit()
         text = self.dump_settings()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             remove_parts(folder.path)  # of a process that was killed

@@ -1,0 +1,62 @@
+"""Whose run folder it is: of runs that start or go on at the same time, and of another name."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from small import UNDRAWN
+
+from cnn_lightning.cli import main
+from cnn_lightning.commands.training import TrainingCLI
+
+SMALL = [
+    *("--data", "ShapesDataModule", "--data.num_images", "60", "--data.num_test", "20"),
+    *("--model", "LeNet", "--data.batch_size", "16", "--trainer.enable_model_summary", "false"),
+    *UNDRAWN,
+]
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    return tmp_path / "logs"
+
+
+def fit(logs: Path, *more: object, code: int = 0) -> None:
+    assert main(["fit", "--log_dir", str(logs), "--run", "a", *map(str, more)]) == code
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def files(run: Path) -> list[str]:
+    return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+
+
+def test_runs_that_start_at_the_same_time_have_each_their_own_folder(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = TrainingCLI.instantiate_trainer
+
+    def slow(cli: TrainingCLI, **kwargs: object) -> object:
+        trainer = build(cli, **kwargs)
+        monkeypatch.setattr(TrainingCLI, "instantiate_trainer", build)
+        fit(logs, *SMALL, "--trainer.max_epochs", 1)  # the other starts and ends meanwhile
+        return trainer
+
+    monkeypatch.setattr(TrainingCLI, "instantiate_trainer", slow)
+    fit(logs, *SMALL, "--trainer.max_epochs", 2)
+    first, second = logs / "a/version_0", logs / "a/version_1"
+    assert [row["epoch"] for row in rows(first)][-1] == "0"
+    assert [row["epoch"] for row in rows(second)][-1] == "1"
+    names = [[name for name in files(run) if "events" not in name] for run in (first, second)]
+    assert names[0] == names[1]
+    events = [list(run.glob("events*")) for run in (first, second)]
+    assert [len(found) for found in events] == [1, 1]
+    assert f"done: {second}" in capsys.readouterr().out
+
+
+def test_a_trial_makes_no_folder(logs: Path) -> None:
+    fit(logs, *SMALL, "--trainer.fast_dev_run", "true")
+    assert not logs.exists()

@@ -2,10 +2,13 @@
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_lightning.errors import UserError
+from cnn_lightning.files import held_alone
 
 _VERSION = re.compile(r"version_(\d+)")
 _RESUMED = re.compile(r"config-resume-(\d+)\.yaml")
@@ -105,6 +108,21 @@ def claim_version(folder: RunFolder) -> RunFolder:
             folder = new_version(folder.log_dir, folder.name)
         else:
             return folder
+
+
+@contextmanager
+def going_on(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes from training in a run folder, until the block or this process ends.
+
+    Raises:
+        UserError: Another one trains in it.
+    """
+    refusal = UserError(
+        f"run {folder.path} is going on in another process",
+        "wait for its end or stop it, or begin another run without --ckpt_path",
+    )
+    with held_alone(folder.path / ".lock", refusal):
+        yield
 
 
 def find_run(log_dir: Path, asked: str) -> RunFolder:

@@ -4,7 +4,8 @@ import logging
 import os
 import signal
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ from cnn_lightning.errors import Interrupted
 from cnn_lightning.files import remove_parts, write_text
 from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.processes import GiveUp, watch_processes
-from cnn_lightning.runs import RunFolder, claim_version
+from cnn_lightning.runs import RunFolder, claim_version, going_on
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
@@ -272,17 +273,26 @@ class TrainingCLI(LightningCLI):
             startup_set_aside(),
             looks_remembered(),
             hooks.in_place(),
+            self._own_folder() if subcommand == "fit" else nullcontext(),
         ):
-            if subcommand == "fit":
-                self._check_fit()
-                self._take_folder()
             super()._run_subcommand(subcommand)
 
-    def _take_folder(self) -> None:
-        """Make the folder of a new run, the next one if another process has made it first."""
-        is_trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]  # set at run time
-        if self.start.is_new and self.trainer.is_global_zero and not is_trial:
+    @contextmanager
+    def _own_folder(self) -> Iterator[None]:
+        """Check what is resumed, and have the run folder, made if it is new, for this run alone."""
+        self._check_fit()
+        if not self._writes():
+            yield
+            return
+        if self.start.is_new:
             self._set_folder(self.trainer, claim_version(self.start.folder))
+        with going_on(self.start.folder):
+            yield
+
+    def _writes(self) -> bool:
+        """Whether this process is the one to write, and the run no trial."""
+        trainer = self.trainer
+        return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _backend(self) -> str | None:
         """What compiles the network, or `None`."""
@@ -314,7 +324,7 @@ class TrainingCLI(LightningCLI):
         )
         say(f"{how}, seed {config.seed_everything}")
         text = self.dump_settings()
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self._writes():
             remove_parts(folder.path)  # of a process that was killed
             write_text(folder.next_config(), text)
         settings = yaml.safe_load(text)

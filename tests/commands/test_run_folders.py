@@ -1,6 +1,8 @@
 """Whose run folder it is: of runs that start or go on at the same time, and of another name."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,38 @@ def test_runs_that_start_at_the_same_time_have_each_their_own_folder(
 def test_a_trial_makes_no_folder(logs: Path) -> None:
     fit(logs, *SMALL, "--trainer.fast_dev_run", "true")
     assert not logs.exists()
+
+
+# trains on in a process of its own until it is killed; `held` says when it has begun
+GOING_ON = """
+import sys
+from pathlib import Path
+from cnn_lightning.runs import RunFolder, going_on
+with going_on(RunFolder(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_that_is_going_on_is_not_resumed_beside_it(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(logs, *SMALL, "--trainer.max_epochs", 1)
+    run = logs / "a/version_0"
+    part = run / "checkpoints/.last.ckpt.0123abcd.part"
+    part.touch()
+    before = files(run)
+    resume = ("--ckpt_path", "last", "--trainer.max_epochs", 2)
+    command = [sys.executable, "-c", GOING_ON, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        fit(logs, *resume, code=2)
+        told = capsys.readouterr().err.splitlines()
+        assert told[0] == f"error: run {run} is going on in another process"
+        assert len(told) == 2
+        assert files(run) == before
+        other.kill()
+    fit(logs, *resume)  # it went with the process
+    assert not part.exists()
+    fit(logs, "--ckpt_path", "last", "--trainer.max_epochs", 3)  # and this one's with its end

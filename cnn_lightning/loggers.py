@@ -44,6 +44,9 @@ class EventFiles(TensorBoardLogger):
         self._folder = folder
         self._at_step = at_step
         self._is_new = resumed_at is None and at_step is None
+        # of the checkpoint that the run goes on from; TensorBoard drops it with what came later
+        self._tested = _of_a_test(_read(folder.metrics).get(resumed_at, {})) if resumed_at else {}
+        self._resumed_at = resumed_at
 
     @property
     def folder(self) -> RunFolder:
@@ -61,6 +64,8 @@ class EventFiles(TensorBoardLogger):
         experiment = super().experiment
         if is_new and self._experiment is not None:
             _name_failures(self._experiment)
+            for name, value in self._tested.items():
+                self._experiment.add_scalar(name, float(value), self._resumed_at)
         return experiment
 
     @override
@@ -120,7 +125,8 @@ class MetricsTable(Logger):
 
     Args:
         folder: The run folder.
-        resumed_at: Optimizer steps done when the run goes on; later rows are dropped.
+        resumed_at: Optimizer steps done when the run goes on; later rows are dropped, and those of
+            a test of its checkpoint kept.
         at_step: Log everything at this step (an evaluation of a checkpoint).
     """
 
@@ -132,7 +138,10 @@ class MetricsTable(Logger):
         self._at_step = at_step
         self._rows = _read(folder.metrics)
         if resumed_at is not None:
-            self._rows = {step: row for step, row in self._rows.items() if step < resumed_at}
+            kept = {step: row for step, row in self._rows.items() if step < resumed_at}
+            if tested := _of_a_test(self._rows.get(resumed_at, {})):
+                kept[resumed_at] = tested
+            self._rows = kept
         self._is_saved = True
 
     @property
@@ -188,6 +197,10 @@ class MetricsTable(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+
+def _of_a_test(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name.startswith("test/")}
 
 
 def _name_failures(writer: Any) -> None:

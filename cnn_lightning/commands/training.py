@@ -325,8 +325,12 @@ class TrainingCLI(LightningCLI):
         say(f"{how}, seed {config.seed_everything}")
         text = self.dump_settings()
         if self._writes():
-            remove_parts(folder.path)  # of a process that was killed
-            write_text(folder.next_config(), text)
+            path = folder.next_config()
+            if self.start.is_new:
+                write_text(path, text)
+            else:
+                remove_parts(folder.path)  # of a process that was killed
+                trainer.callbacks.append(callbacks.ResumedConfig(path, text))  # type: ignore[attr-defined]
         settings = yaml.safe_load(text)
         settings["trainer"] = {key: settings["trainer"][key] for key in _TRAINER_SETTINGS}
         for logger in trainer.loggers:

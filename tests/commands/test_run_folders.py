@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from small import UNDRAWN
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnn_lightning.cli import main
 from cnn_lightning.commands.training import TrainingCLI
+from cnn_lightning.settings import read_settings
 
 SMALL = [
     *("--data", "ShapesDataModule", "--data.num_images", "60", "--data.num_test", "20"),
@@ -62,6 +64,52 @@ def test_runs_that_start_at_the_same_time_have_each_their_own_folder(
 def test_a_trial_makes_no_folder(logs: Path) -> None:
     fit(logs, *SMALL, "--trainer.fast_dev_run", "true")
     assert not logs.exists()
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (["--optimizer", "AdamW"], "AdamW"),
+        (["--optimizer.init_args.lr", "1e30"], "loss is"),
+    ],
+    ids=["refused", "failed"],
+)
+def test_a_resume_that_comes_to_nothing_leaves_the_config_before(
+    bad: list[str], why: str, logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(logs, *SMALL, "--trainer.max_epochs", 1)
+    resume = ("--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert main(["fit", "--log_dir", str(logs), "--run", "a", *map(str, resume), *bad]) in (1, 2)
+    told = capsys.readouterr()
+    assert why in told.err
+    assert "changed: optimizer" in told.out
+    run = logs / "a/version_0"
+    assert "config-resume-1.yaml" not in files(run)
+    fit(logs, *resume)
+    assert "changed: optimizer" not in capsys.readouterr().out
+    configs = [read_settings(run / name) for name in ("config.yaml", "config-resume-1.yaml")]
+    assert configs[0].pop("trainer")["max_epochs"] == 1
+    assert configs[1].pop("trainer")["max_epochs"] == 2
+    assert configs[0] == configs[1]
+
+
+def test_a_test_of_the_checkpoint_that_a_run_goes_on_from_is_kept(logs: Path) -> None:
+    fit(logs, *SMALL, "--trainer.max_epochs", 1)
+    run = logs / "a/version_0"
+    assert main(["test", "--log_dir", str(logs), "--run", "a", "--ckpt_path", "last"]) == 0
+    tested = rows(run)[-1]
+    fit(logs, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    (kept,) = [row for row in rows(run) if row["test/accuracy"]]
+    assert kept["step"] == tested["step"]
+    of_test = {name: value for name, value in tested.items() if name.startswith("test/")}
+    assert of_test.items() <= kept.items()
+    assert len(of_test) > 10
+    events = EventAccumulator(str(run))
+    events.Reload()
+    for name, value in of_test.items():
+        (event,) = events.Scalars(name)
+        assert event.step == int(tested["step"])
+        assert event.value == pytest.approx(float(value))
 
 
 # trains on in a process of its own until it is killed; `held` says when it has begun

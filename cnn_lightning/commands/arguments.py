@@ -3,12 +3,10 @@
 Lowest to highest: defaults, what the run or checkpoint knows, config files and flags as written.
 """
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
 from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
@@ -33,7 +31,7 @@ from cnn_lightning.runs import (
     names_run,
     new_version,
 )
-from cnn_lightning.settings import read_settings
+from cnn_lightning.settings import read_settings, to_yaml
 
 
 @dataclass
@@ -127,7 +125,7 @@ def read_start(command: str, argv: list[str]) -> Start:
     _refuse_other_class(path, known, model_class(argv, configs))
     own = folder_of(path)
     folder = own or new_version(log_dir, run or path.stem)
-    arguments = ["--config", _in_one_line(known), *_without(argv, "--ckpt_path")]
+    arguments = ["--config", to_yaml(known, in_one_line=True), *_without(argv, "--ckpt_path")]
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
@@ -227,11 +225,6 @@ def _without(argv: list[str], flag: str) -> list[str]:
         elif not arg.startswith(f"{flag}="):
             kept.append(arg)
     return kept
-
-
-def _in_one_line(settings: dict[str, Any]) -> str:
-    """Settings as YAML: JSON has no infinity."""
-    return yaml.safe_dump(settings, default_flow_style=True, width=math.inf).strip()
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -64,6 +64,7 @@ from cnn_lightning.files import remove_parts, write_text
 from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.processes import GiveUp, watch_processes
 from cnn_lightning.runs import RunFolder, claim_version, going_on
+from cnn_lightning.settings import to_yaml
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
@@ -304,7 +305,7 @@ class TrainingCLI(LightningCLI):
         parser = self._parser(self.command)
         config = self.config[self.command].clone()
         config["ckpt_path"] = None
-        return str(parser.dump(config, skip_unset=False))
+        return to_yaml(yaml.safe_load(parser.dump(config, skip_unset=False)))
 
     def before_fit(self) -> None:
         """Say what runs where, and write the config."""

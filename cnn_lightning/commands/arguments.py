@@ -124,7 +124,14 @@ def read_start(command: str, argv: list[str]) -> Start:
         known["data"] = file_settings(path, checkpoint)
     _refuse_other_class(path, known, model_class(argv, configs))
     own = folder_of(path)
-    folder = own or new_version(log_dir, run or path.stem)
+    if own is not None and _is_meant(own, argv):
+        folder = own
+    elif own is not None:
+        own = RunFolder(own.path.resolve())  # a relative path may lack the run's name
+        log_dir = Path(setting("log_dir", argv, configs) or own.log_dir)
+        folder = new_version(log_dir, run or own.name)
+    else:
+        folder = new_version(log_dir, run or path.stem)
     arguments = ["--config", to_yaml(known, in_one_line=True), *_without(argv, "--ckpt_path")]
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
@@ -203,6 +210,15 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
             "init_args": dict(checkpoint.get("datamodule_hyper_parameters", {})),
         }
     return known
+
+
+def _is_meant(folder: RunFolder, argv: list[str]) -> bool:
+    """Whether files go into the folder of the checkpoint: no flag names another run or place."""
+    place = RunFolder(folder.path.resolve())
+    run, log_dir = (setting(key, argv, []) for key in ("run", "log_dir"))
+    return run in (None, place.name) and (
+        log_dir is None or Path(log_dir).resolve() == place.log_dir
+    )
 
 
 def _refuse_other_class(path: Path, known: dict[str, Any], asked: str | None) -> None:

@@ -235,7 +235,9 @@ class TrainingCLI(LightningCLI):
             self._parser(self.command).callback_keys.remove("checkpoint")
         kwargs["callbacks"] = choose_callbacks(self.command, settings, folder, self._backend())
         kwargs["plugins"] = choose_plugins(config.get("plugins"))
-        loggers = choose_loggers(self.command, config.get("logger"), folder, self.start.step)
+        # a new run goes on with no curve of another
+        step = None if self.command == "fit" and self.start.is_new else self.start.step
+        loggers = choose_loggers(self.command, config.get("logger"), folder, step)
         if loggers is not None:
             kwargs["logger"] = loggers
         if config.get("profiler") is None:

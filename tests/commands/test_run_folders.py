@@ -145,3 +145,42 @@ def test_a_run_that_is_going_on_is_not_resumed_beside_it(
     fit(logs, *resume)  # it went with the process
     assert not part.exists()
     fit(logs, "--ckpt_path", "last", "--trainer.max_epochs", 3)  # and this one's with its end
+
+
+def test_a_run_goes_on_under_another_name_or_in_another_place_and_the_first_stays(
+    logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(logs, *SMALL, "--trainer.max_epochs", 1)
+    first = logs / "a/version_0"
+    before = {name: (first / name).read_bytes() for name in files(first)}
+    resume = ["fit", "--ckpt_path", str(first / "checkpoints/last.ckpt"), "--trainer.max_epochs=2"]
+    places = {"b": logs, "a": tmp_path / "other", "c": tmp_path / "other"}
+    for name, log_dir in places.items():
+        flags = ["--run", name] * (name != "a") + ["--log_dir", str(log_dir)] * (log_dir != logs)
+        assert main([*resume, *flags]) == 0
+        run = log_dir / name / "version_0"
+        assert f"run {run}, resumed at step 4" in capsys.readouterr().out
+        assert [row["epoch"] for row in rows(run)] == ["1"] * len(rows(run))
+        assert {"config.yaml", "checkpoints/best.ckpt"} <= set(files(run))
+        assert read_settings(run / "config.yaml")["run"] == name
+    assert {name: (first / name).read_bytes() for name in files(first)} == before
+    # the same name and place, however they are written, are those of the run itself
+    fit(logs / "../logs", *resume[1:])
+    assert "config-resume-1.yaml" in files(first)
+    assert not (logs / "a/version_1").exists()
+    predict = ["predict", "--ckpt_path", str(logs / "a"), "--log_dir", str(tmp_path / "out")]
+    assert main(predict) == 0
+    assert (tmp_path / "out/a/version_0/predictions.csv").is_file()
+    assert "predictions.csv" not in files(first)
+
+
+def test_a_run_whose_name_could_be_a_number_goes_on_and_replays(logs: Path) -> None:
+    short = ("--trainer.limit_train_batches", "1", "--trainer.max_epochs")
+    assert main(["fit", "--log_dir", str(logs), "--run", "1e3", *SMALL, *short, "1"]) == 0
+    run = logs / "1e3/version_0"
+    for epochs in ("2", "3"):
+        path = str(run / "checkpoints/last.ckpt")
+        assert main(["fit", "--ckpt_path", path, "--trainer.max_epochs", epochs]) == 0
+    assert "config-resume-2.yaml" in files(run)
+    config = str(run / "config-resume-2.yaml")
+    assert main(["fit", "--config", config, "--trainer.fast_dev_run", "true"]) == 0

@@ -41,8 +41,21 @@ class EventFiles(TensorBoardLogger):
             default_hp_metric=False,
             purge_step=resumed_at,
         )
+        self._folder = folder
         self._at_step = at_step
         self._is_new = resumed_at is None and at_step is None
+        # of the checkpoint that the run goes on from; TensorBoard drops it with what came later
+        self._tested = _of_a_test(_read(folder.metrics).get(resumed_at, {})) if resumed_at else {}
+        self._resumed_at = resumed_at
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder; it may be another version until something is logged."""
+        return self._folder
+
+    @folder.setter
+    def folder(self, folder: RunFolder) -> None:
+        self._folder, self._version = folder, folder.path.name
 
     @property
     @override
@@ -51,6 +64,8 @@ class EventFiles(TensorBoardLogger):
         experiment = super().experiment
         if is_new and self._experiment is not None:
             _name_failures(self._experiment)
+            for name, value in self._tested.items():
+                self._experiment.add_scalar(name, float(value), self._resumed_at)
         return experiment
 
     @override
@@ -121,7 +136,8 @@ class MetricsTable(Logger):
 
     Args:
         folder: The run folder.
-        resumed_at: Optimizer steps done when the run goes on; later rows are dropped.
+        resumed_at: Optimizer steps done when the run goes on; later rows are dropped, but
+            not that of an evaluation of its checkpoint.
         at_step: Log everything at this step (an evaluation of a checkpoint).
     """
 
@@ -133,8 +149,22 @@ class MetricsTable(Logger):
         self._at_step = at_step
         self._rows = _read(folder.metrics)
         if resumed_at is not None:
-            self._rows = {key: row for key, row in self._rows.items() if key.step < resumed_at}
+            # the number of steps done is that of the next step, and of what this checkpoint got
+            own = _Key(resumed_at, is_evaluation=True)
+            self._rows = {
+                key: row for key, row in self._rows.items() if key.step < resumed_at or key == own
+            }
         self._is_saved = True
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder; it may be another until something is logged."""
+        return self._folder
+
+    @folder.setter
+    def folder(self, folder: RunFolder) -> None:
+        if folder != self._folder:
+            self._folder, self._rows = folder, _read(folder.metrics)
 
     @property
     @override

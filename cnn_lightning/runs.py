@@ -2,10 +2,13 @@
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_lightning.errors import UserError
+from cnn_lightning.files import held_alone
 
 _VERSION = re.compile(r"version_(\d+)")
 _RESUMED = re.compile(r"config-resume-(\d+)\.yaml")
@@ -90,6 +93,36 @@ def new_version(log_dir: Path, run: str) -> RunFolder:
     """The next version of a run; nothing is created yet."""
     taken = [int(folder.path.name.removeprefix("version_")) for folder in versions(log_dir, run)]
     return RunFolder(log_dir / run / f"version_{max(taken, default=-1) + 1}")
+
+
+def claim_version(folder: RunFolder) -> RunFolder:
+    """Make the folder of a new version, or of the next if another process was faster.
+
+    Args:
+        folder: From `new_version`, any time ago.
+    """
+    while True:
+        try:
+            folder.path.mkdir(parents=True)
+        except FileExistsError:
+            folder = new_version(folder.log_dir, folder.name)
+        else:
+            return folder
+
+
+@contextmanager
+def going_on(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes from training in a run folder, until the block or this process ends.
+
+    Raises:
+        UserError: Another one trains in it.
+    """
+    refusal = UserError(
+        f"run {folder.path} is going on in another process",
+        "wait for its end or stop it, or begin another run without --ckpt_path",
+    )
+    with held_alone(folder.path / ".lock", refusal):
+        yield
 
 
 def find_run(log_dir: Path, asked: str) -> RunFolder:

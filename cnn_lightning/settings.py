@@ -1,5 +1,6 @@
 """Config files as plain settings: they are read as they are written, or refused."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,28 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?)$"
-        r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around a text that would be read as a number, such as 1e3."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(
+            r"[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?)$"
+            r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+        ),
+        list("-+0123456789."),
+    )
+
+
+def to_yaml(settings: dict[str, Any], *, in_one_line: bool = False) -> str:
+    """Settings as YAML that is read as they are; not as JSON, which has no infinity."""
+    width = math.inf if in_one_line else None
+    text: str = yaml.dump(
+        settings, Dumper=_Dumper, default_flow_style=in_one_line, width=width, sort_keys=False
+    )
+    return text.strip() if in_one_line else text
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from cnn_lightning.errors import UserError
 from cnn_lightning.runs import (
     RunFolder,
     checkpoints_to_resume,
+    claim_version,
     find_checkpoint,
     find_run,
     folder_of,
@@ -35,6 +36,13 @@ def test_versions_count_up_by_number_and_not_by_name(tmp_path: Path) -> None:
     ]
     assert new_version(tmp_path, "run").path.name == "version_11"
     assert new_version(tmp_path, "other").path.name == "version_0"
+
+
+def test_a_version_that_another_process_has_made_meanwhile_is_left_to_it(tmp_path: Path) -> None:
+    found = [new_version(tmp_path, "run") for _ in range(3)]  # before any of them is made
+    claimed = [claim_version(folder) for folder in found]
+    assert [folder.path.name for folder in claimed] == ["version_0", "version_1", "version_2"]
+    assert all(folder.path.is_dir() for folder in claimed)
 
 
 def test_the_newest_version_that_has_the_checkpoint_is_found(tmp_path: Path) -> None:

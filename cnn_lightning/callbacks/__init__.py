@@ -14,6 +14,7 @@ from cnn_lightning.callbacks.network_summary import NetworkSummary
 from cnn_lightning.callbacks.prediction_files import NUM_RANKED, PredictionFiles
 from cnn_lightning.callbacks.prediction_grid import PredictionGrid
 from cnn_lightning.callbacks.progress import Bar, EpochLines
+from cnn_lightning.callbacks.resumed_config import ResumedConfig
 from cnn_lightning.callbacks.same_folder import SameFolder
 from cnn_lightning.callbacks.throughput import Throughput
 from cnn_lightning.callbacks.weight_average import WeightAverage
@@ -36,6 +37,7 @@ __all__ = [
     "NetworkSummary",
     "PredictionFiles",
     "PredictionGrid",
+    "ResumedConfig",
     "SameFolder",
     "Throughput",
     "WeightAverage",

@@ -1,5 +1,6 @@
 """The two checkpoints of a run: the best, and the newest."""
 
+import os
 import signal
 import threading
 import time
@@ -33,6 +34,17 @@ class BestCheckpoint(ModelCheckpoint):
             mode="max",
             enable_version_counter=False,
         )
+        self._folder = folder
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder; it may be another until training begins."""
+        return self._folder
+
+    @folder.setter
+    def folder(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.dirpath = os.path.realpath(folder.checkpoints)  # as the parent writes it
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -19,9 +19,9 @@ class SameFolder(L.Callback):
     """
 
     def __init__(self, folder: RunFolder, take: Callable[[RunFolder], None]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._take = take
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._take(trainer.strategy.broadcast(self._folder))
+        self._take(trainer.strategy.broadcast(self.folder))

@@ -3,12 +3,10 @@
 Lowest to highest: defaults, what the run or checkpoint knows, config files and flags as written.
 """
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
 from cnn_lightning.checkpoint_content import CHECKPOINT_KEY, Content
@@ -33,7 +31,7 @@ from cnn_lightning.runs import (
     names_run,
     new_version,
 )
-from cnn_lightning.settings import read_settings
+from cnn_lightning.settings import read_settings, to_yaml
 
 
 @dataclass
@@ -47,6 +45,7 @@ class Start:
         checkpoint_path: Where the weights come from, if not from nowhere.
         checkpoint: Its content.
         known: The settings that `arguments` begins with.
+        is_new: Whether a training makes its folder, and does not go on in that of the checkpoint.
     """
 
     command: str
@@ -55,6 +54,7 @@ class Start:
     checkpoint_path: Path | None = None
     checkpoint: dict[str, Any] | None = None
     known: dict[str, Any] = field(default_factory=dict)
+    is_new: bool = False
 
     @property
     def step(self) -> int | None:
@@ -111,7 +111,7 @@ def read_start(command: str, argv: list[str]) -> Start:
                 f"{command} needs weights", "give --ckpt_path PATH, or --run NAME --ckpt_path best"
             )
         folder = new_version(log_dir, run or "run")
-        return Start(command, _without(argv, "--ckpt_path"), folder)
+        return Start(command, _without(argv, "--ckpt_path"), folder, is_new=True)
     path, checkpoint = found
     if CHECKPOINT_KEY not in checkpoint:
         raise UserError(
@@ -123,12 +123,20 @@ def read_start(command: str, argv: list[str]) -> Start:
     if command == "predict" and names_files(argv, configs):
         known["data"] = file_settings(path, checkpoint)
     _refuse_other_class(path, known, model_class(argv, configs))
-    folder = folder_of(path) or new_version(log_dir, run or path.stem)
-    arguments = ["--config", _in_one_line(known), *_without(argv, "--ckpt_path")]
+    own = folder_of(path)
+    if own is not None and _is_meant(own, argv):
+        folder = own
+    elif own is not None:
+        own = RunFolder(own.path.resolve())  # a relative path may lack the run's name
+        log_dir = Path(setting("log_dir", argv, configs) or own.log_dir)
+        folder = new_version(log_dir, run or own.name)
+    else:
+        folder = new_version(log_dir, run or path.stem)
+    arguments = ["--config", to_yaml(known, in_one_line=True), *_without(argv, "--ckpt_path")]
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
-    return Start(command, arguments, folder, path, checkpoint, known)
+    return Start(command, arguments, folder, path, checkpoint, known, is_new=folder is not own)
 
 
 def _find(
@@ -204,6 +212,15 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
     return known
 
 
+def _is_meant(folder: RunFolder, argv: list[str]) -> bool:
+    """Whether files go into the folder of the checkpoint: no flag names another run or place."""
+    place = RunFolder(folder.path.resolve())
+    run, log_dir = (setting(key, argv, []) for key in ("run", "log_dir"))
+    return run in (None, place.name) and (
+        log_dir is None or Path(log_dir).resolve() == place.log_dir
+    )
+
+
 def _refuse_other_class(path: Path, known: dict[str, Any], asked: str | None) -> None:
     stored = known["model"]["class_path"].rpartition(".")[2]
     if asked is not None and asked.rpartition(".")[2] != stored:
@@ -224,11 +241,6 @@ def _without(argv: list[str], flag: str) -> list[str]:
         elif not arg.startswith(f"{flag}="):
             kept.append(arg)
     return kept
-
-
-def _in_one_line(settings: dict[str, Any]) -> str:
-    """Settings as YAML: JSON has no infinity."""
-    return yaml.safe_dump(settings, default_flow_style=True, width=math.inf).strip()
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

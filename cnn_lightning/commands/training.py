@@ -4,7 +4,8 @@ import logging
 import os
 import signal
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,10 @@ from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted
 from cnn_lightning.files import remove_parts, write_text
-from cnn_lightning.loggers import EventFiles
+from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.processes import GiveUp, watch_processes
-from cnn_lightning.runs import RunFolder
+from cnn_lightning.runs import RunFolder, claim_version, going_on
+from cnn_lightning.settings import to_yaml
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
@@ -75,9 +77,14 @@ _GROUPS: dict[str, type[Callback]] = {
 }
 _WITH_FOLDER = (
     callbacks.BadNumbers,
+    callbacks.BestCheckpoint,
     callbacks.EpochPictures,
     callbacks.FeatureCache,
     callbacks.LastCheckpoint,
+    callbacks.PredictionGrid,
+    callbacks.SameFolder,
+    EventFiles,
+    MetricsTable,
 )
 # what TensorBoard lists beside the metrics
 _SETTINGS = ("seed_everything", "data", "model", "optimizer", "schedule", "trainer")
@@ -233,7 +240,9 @@ class TrainingCLI(LightningCLI):
             self._parser(self.command).callback_keys.remove("checkpoint")
         kwargs["callbacks"] = choose_callbacks(self.command, settings, folder, self._backend())
         kwargs["plugins"] = choose_plugins(config.get("plugins"))
-        loggers = choose_loggers(self.command, config.get("logger"), folder, self.start.step)
+        # a new run goes on with no curve of another
+        step = None if self.command == "fit" and self.start.is_new else self.start.step
+        loggers = choose_loggers(self.command, config.get("logger"), folder, step)
         if loggers is not None:
             kwargs["logger"] = loggers
         if config.get("profiler") is None:
@@ -252,11 +261,11 @@ class TrainingCLI(LightningCLI):
 
     def _set_folder(self, trainer: Trainer, folder: RunFolder) -> None:
         self.start.folder = folder
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
-            if isinstance(callback, _WITH_FOLDER):
-                callback.folder = folder
-            if isinstance(callback, callbacks.LastCheckpoint) and slurm.is_job():
-                callback.signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+        for one in (*trainer.callbacks, *trainer.loggers):  # type: ignore[attr-defined]  # Lightning's own
+            if isinstance(one, _WITH_FOLDER):
+                one.folder = folder
+            if isinstance(one, callbacks.LastCheckpoint) and slurm.is_job():
+                one.signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -272,8 +281,26 @@ class TrainingCLI(LightningCLI):
             startup_set_aside(),
             looks_remembered(),
             hooks.in_place(),
+            self._own_folder() if subcommand == "fit" else nullcontext(),
         ):
             super()._run_subcommand(subcommand)
+
+    @contextmanager
+    def _own_folder(self) -> Iterator[None]:
+        """Check what is resumed, and have the run folder, made if it is new, for this run alone."""
+        self._check_fit()
+        if not self._writes():
+            yield
+            return
+        if self.start.is_new:
+            self._set_folder(self.trainer, claim_version(self.start.folder))
+        with going_on(self.start.folder):
+            yield
+
+    def _writes(self) -> bool:
+        """Whether this process is the one to write, and the run no trial."""
+        trainer = self.trainer
+        return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _backend(self) -> str | None:
         """What compiles the network, or `None`."""
@@ -285,7 +312,7 @@ class TrainingCLI(LightningCLI):
         parser = self._parser(self.command)
         config = self.config[self.command].clone()
         config["ckpt_path"] = None
-        return str(parser.dump(config, skip_unset=False))
+        return to_yaml(yaml.safe_load(parser.dump(config, skip_unset=False)))
 
     def before_fit(self) -> None:
         """Say what runs where, and write the config."""
@@ -304,11 +331,14 @@ class TrainingCLI(LightningCLI):
             backend=self._backend(),
         )
         say(f"{how}, seed {config.seed_everything}")
-        self._check_fit()
         text = self.dump_settings()
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            remove_parts(folder.path)  # of a process that was killed
-            write_text(folder.next_config(), text)
+        if self._writes():
+            path = folder.next_config()
+            if self.start.is_new:
+                write_text(path, text)
+            else:
+                remove_parts(folder.path)  # of a process that was killed
+                trainer.callbacks.append(callbacks.ResumedConfig(path, text))  # type: ignore[attr-defined]
         settings = yaml.safe_load(text)
         settings["trainer"] = {key: settings["trainer"][key] for key in _TRAINER_SETTINGS}
         for logger in trainer.loggers:

@@ -14,6 +14,7 @@ from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import (
     atomic_writer,
     explain_disk_failure,
+    explain_no_access,
     load_checkpoint,
     part_of,
     remove_parts,
@@ -51,6 +52,30 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
         fail()
     told = str(explain_disk_failure(caught.value))
     assert told == f"{path} could not be written: No space left on device\n  make room for it"
+
+
+def test_a_folder_that_takes_no_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "afile").touch()
+    path = tmp_path / "afile/run/config.yaml"
+    with pytest.raises(NotADirectoryError) as caught:
+        write_text(path, "text")
+    assert str(explain_no_access(caught.value)) == (
+        f"{path} cannot be opened: Not a directory\n"
+        "  give a folder you may write to: --log_dir, or change who may use it"
+    )
+    assert explain_disk_failure(caught.value) is None
+
+    def refuse(path: Path, *_: object) -> None:  # root may open everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError) as refused:
+        write_text(tmp_path / "table.csv", "text")
+    told = str(explain_no_access(refused.value))
+    assert f"{tmp_path}/table.csv cannot be opened: Permission denied" in told
+    assert explain_no_access(PermissionError(errno.EACCES, "a port")) is None
 
 
 def test_other_errors_are_no_full_disk() -> None:

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.errors import UserError
 from cnn_lightning.files import write_text
 from cnn_lightning.runs import RunFolder
 
@@ -209,9 +210,15 @@ def _join(prefix: str, name: str) -> str:
 def _read(path: Path) -> dict[int, dict[str, Any]]:
     if not path.is_file():
         return {}
+    rows = {}
     with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {
-        int(row["step"]): {key: value for key, value in row.items() if key != "step" and value}
-        for row in rows
-    }
+        reader = csv.DictReader(stream)
+        try:
+            for row in reader:
+                rows[int(row.pop("step"))] = {key: value for key, value in row.items() if value}
+        except (TypeError, ValueError, KeyError, csv.Error) as error:
+            raise UserError(
+                f"{path}, line {reader.line_num} is no row of metrics",
+                "use a copy that is whole, or move it away",
+            ) from error
+    return rows

@@ -4,6 +4,7 @@ Lowest to highest: defaults, what the run or checkpoint knows, config files and 
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cnn_lightning.commands.configs import (
     read_configs,
     refuse_training,
     setting,
+    values_of,
 )
 from cnn_lightning.commands.own_files import file_settings, names_files
 from cnn_lightning.console import say
@@ -46,7 +48,7 @@ class Start:
         folder: Where the files of the run go.
         checkpoint_path: Where the weights come from, if not from nowhere.
         checkpoint: Its content.
-        known: The settings that `arguments` begins with.
+        known: The settings of the run or the checkpoint, below what the user wrote.
     """
 
     command: str
@@ -124,7 +126,8 @@ def read_start(command: str, argv: list[str]) -> Start:
         known["data"] = file_settings(path, checkpoint)
     _refuse_other_class(path, known, model_class(argv, configs))
     folder = folder_of(path) or new_version(log_dir, run or path.stem)
-    arguments = ["--config", _in_one_line(known), *_without(argv, "--ckpt_path")]
+    below = _without_appended(known, argv)
+    arguments = ["--config", _in_one_line(below), *_without(argv, "--ckpt_path")]
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
@@ -138,7 +141,8 @@ def _find(
     if asked is None:
         return None
     if asked not in CHECKPOINT_KEYWORDS and names_run(log_dir, asked):
-        found = _first_whole(checkpoints_of(log_dir, asked, "last" if command == "fit" else "best"))
+        paths = checkpoints_of(log_dir, asked, "last" if command == "fit" else "best")
+        found = _first_whole(command, paths)
         say(f"taking {found[0]}")
         return found
     if asked not in CHECKPOINT_KEYWORDS:
@@ -151,20 +155,22 @@ def _find(
     else:
         paths = checkpoints_to_resume(log_dir, run)
     if paths:
-        path, checkpoint = _first_whole(paths)
+        path, checkpoint = _first_whole(command, paths)
         if asked == "auto":
             say(f"auto: going on from {path}")
         return path, checkpoint
     if asked != "auto":
+        instead = "leave --ckpt_path out to start one, or " if command == "fit" else ""
+        if command != "fit" and asked == "best" and checkpoints_to_resume(log_dir, run):
+            instead = "take --ckpt_path last, or "
         raise UserError(
-            f"no run {run} in {log_dir} has a {asked}.ckpt",
-            "leave --ckpt_path out to start one, or check --run and --log_dir",
+            f"no run {run} in {log_dir} has a {asked}.ckpt", f"{instead}check --run and --log_dir"
         )
     say("auto: starting anew")
     return None
 
 
-def _first_whole(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
+def _first_whole(command: str, paths: list[Path]) -> tuple[Path, dict[str, Any]]:
     damaged: list[DamagedFileError] = []
     for path in paths:
         try:
@@ -177,7 +183,8 @@ def _first_whole(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
             say(f"{what}; taking {path} instead, of step {checkpoint.get('global_step', 0)}")
         return path, checkpoint
     what = "; ".join(one.what for one in damaged)
-    raise DamagedFileError(what, "leave --ckpt_path out to start anew")
+    remedy = "leave --ckpt_path out to start anew" if command == "fit" else "use another copy"
+    raise DamagedFileError(what, remedy)
 
 
 def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +218,18 @@ def _refuse_other_class(path: Path, known: dict[str, Any], asked: str | None) ->
             f"{path} is of a {stored}, and {asked} is asked for",
             "use the config and the flags that the checkpoint was made with",
         )
+
+
+def _without_appended(known: dict[str, Any], argv: list[str]) -> dict[str, Any]:
+    """The same without the callbacks and loggers that the command itself appends once more."""
+    trainer = dict(known.get("trainer") or {})
+    for key in ("callbacks", "logger"):
+        appended = re.findall(r"\w+", " ".join(values_of(argv, f"--trainer.{key}+")))
+        if appended and isinstance(trainer.get(key), list):
+            trainer[key] = [
+                one for one in trainer[key] if one["class_path"].rpartition(".")[2] not in appended
+            ]
+    return {**known, "trainer": trainer} if trainer else known
 
 
 def _without(argv: list[str], flag: str) -> list[str]:

@@ -49,6 +49,7 @@ class Start:
         checkpoint_path: Where the weights come from, if not from nowhere.
         checkpoint: Its content.
         known: The settings of the run or the checkpoint, below what the user wrote.
+        written: Keys of what the user wrote, such as `data` and `trainer.max_epochs`.
     """
 
     command: str
@@ -57,6 +58,7 @@ class Start:
     checkpoint_path: Path | None = None
     checkpoint: dict[str, Any] | None = None
     known: dict[str, Any] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
 
     @property
     def step(self) -> int | None:
@@ -131,7 +133,9 @@ def read_start(command: str, argv: list[str]) -> Start:
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
-    return Start(command, arguments, folder, path, checkpoint, known)
+    written = {arg.partition("=")[0].removeprefix("--") for arg in argv}
+    written |= {key for config in configs for key in _flatten(config)}
+    return Start(command, arguments, folder, path, checkpoint, known, written)
 
 
 def _find(

@@ -94,14 +94,14 @@ def _check_early(command: str, arguments: list[str]) -> None:
 
 
 def _report_failure(error: Exception) -> int:
-    from cnn_lightning.files import explain_disk_failure  # imports torch
+    from cnn_lightning.files import explain_disk_failure, explain_no_access  # imports torch
 
-    failure = explain_disk_failure(error)
+    failure = explain_disk_failure(error) or explain_no_access(error)
     if failure is None or os.environ.get("CNN_LIGHTNING_DEBUG") == "1":
         traceback.print_exc()
     if failure is not None:
         sys.stderr.write(f"error: {failure}\n")
-    return EXIT_FAILURE
+    return EXIT_USER_ERROR if isinstance(failure, UserError) else EXIT_FAILURE
 
 
 @contextmanager

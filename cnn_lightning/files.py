@@ -27,6 +27,8 @@ if sys.platform != "win32":
 
 # full, over quota, larger than allowed, broken, or read-only since something broke
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+# what others own, or a file where a folder should be
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.ENOTDIR}
 # descriptors of files that this process holds alone
 _held: set[int] = set()
 
@@ -53,7 +55,7 @@ def appearing_whole(path: Path, part: Path | None = None) -> Iterator[Path]:
         part: Where the block writes and synchronises it, from `part_of`; `None` chooses.
 
     Raises:
-        OSError: The disk is full or broken; names `path`.
+        OSError: The disk is full or broken, or the folder takes no files; names `path`.
     """
     part = part or part_of(path)
     try:
@@ -65,7 +67,7 @@ def appearing_whole(path: Path, part: Path | None = None) -> Iterator[Path]:
             part.unlink(missing_ok=True)
         _synchronize(path.parent)
     except Exception as error:
-        failure = _disk_failure(error)
+        failure = _find_failure(error, _DISK_ERRORS | _NO_ACCESS)
         if failure is None:
             raise
         # neither writing nor what torch makes of a failure names the file
@@ -110,11 +112,24 @@ def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
 
 def explain_disk_failure(error: BaseException) -> RunError | None:
     """Put a full or broken disk in words; `None` if the error has another reason."""
-    failure = _disk_failure(error)
+    failure = _find_failure(error, _DISK_ERRORS)
     if failure is None:
         return None
     what = failure.filename or "a file"
     return RunError(f"{what} could not be written: {failure.strerror}", "make room for it")
+
+
+def explain_no_access(error: BaseException) -> UserError | None:
+    """Put a folder that takes no files in words; `None` if the error has another reason."""
+    failure = _find_failure(error, _NO_ACCESS)
+    if isinstance(error, OSError) and error.errno in _NO_ACCESS:
+        failure = error  # names the file, what led to it perhaps a part of it
+    if failure is None or not failure.filename:  # not of files, but of ports and processes
+        return None
+    return UserError(
+        f"{failure.filename} cannot be opened: {failure.strerror}",
+        "give a folder you may write to: --log_dir, or change who may use it",
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -224,13 +239,13 @@ def _damaged(path: Path) -> DamagedFileError:
     )
 
 
-def _disk_failure(error: BaseException | None) -> OSError | None:
-    """The first failure of the disk among an error and those that led to it."""
+def _find_failure(error: BaseException | None, numbers: set[int]) -> OSError | None:
+    """The first failure with one of these numbers among an error and those that led to it."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:  # what is raised anew from its result is a ring
         chain.insert(0, error)
         error = error.__cause__ or error.__context__
-    found = [e for e in chain if isinstance(e, OSError) and e.errno in _DISK_ERRORS]
+    found = [e for e in chain if isinstance(e, OSError) and e.errno in numbers]
     return next((failure for failure in found if failure.filename), found[0] if found else None)
 
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.errors import UserError
 from cnn_lightning.files import write_text
 from cnn_lightning.runs import RunFolder
 
@@ -45,7 +46,8 @@ class EventFiles(TensorBoardLogger):
         self._at_step = at_step
         self._is_new = resumed_at is None and at_step is None
         # of the checkpoint that the run goes on from; TensorBoard drops it with what came later
-        self._tested = _of_a_test(_read(folder.metrics).get(resumed_at, {})) if resumed_at else {}
+        tested = _Key(resumed_at or 0, is_evaluation=True)
+        self._tested = _read(folder.metrics).get(tested, {}) if resumed_at else {}
         self._resumed_at = resumed_at
 
     @property
@@ -253,11 +255,19 @@ def _read(path: Path) -> dict[_Key, dict[str, Any]]:
         return {}
     rows: dict[_Key, dict[str, Any]] = {}
     with path.open(newline="") as stream:
-        for line in csv.DictReader(stream):
-            row = {name: value for name, value in line.items() if name != "step" and value}
-            # a validation within training has an epoch
-            is_evaluation = "epoch" not in row and any(map(_is_evaluated, row))
-            rows[_Key(int(line["step"]), is_evaluation)] = row
+        reader = csv.DictReader(stream)
+        try:
+            for line in reader:
+                step = int(line.pop("step"))
+                row = {name: value for name, value in line.items() if value}
+                # a validation within training has an epoch
+                is_evaluation = "epoch" not in row and any(map(_is_evaluated, row))
+                rows[_Key(step, is_evaluation)] = row
+        except (TypeError, ValueError, KeyError, csv.Error) as error:
+            raise UserError(
+                f"{path}, line {reader.line_num} is no row of metrics",
+                "use a copy that is whole, or move it away",
+            ) from error
     return rows
 
 

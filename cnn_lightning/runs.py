@@ -200,8 +200,17 @@ def checkpoints_of(log_dir: Path, asked: str, which: str) -> list[Path]:
 
 
 def folder_of(checkpoint: Path) -> RunFolder | None:
-    """The run folder that a checkpoint lies in, `None` if it lies elsewhere."""
+    """The run folder that a checkpoint lies in, `None` if it lies elsewhere.
+
+    Its path is as it was written if the run's name is in it, else relative to the current folder or
+    absolute.
+    """
     parent = checkpoint.resolve().parent
-    if parent.name == "checkpoints" and _VERSION.fullmatch(parent.parent.name):
-        return RunFolder(checkpoint.parent.parent)
-    return None
+    if parent.name != "checkpoints" or not _VERSION.fullmatch(parent.parent.name):
+        return None
+    path, written = parent.parent, checkpoint.parent.parent
+    if written.parts[-2:] == path.parts[-2:]:
+        return RunFolder(written)
+    here = Path.cwd()
+    is_below = here in path.parents and here != path.parent  # else the run's name is not in it
+    return RunFolder(path.relative_to(here) if is_below else path)

@@ -16,6 +16,7 @@ from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import (
     atomic_writer,
     explain_disk_failure,
+    explain_no_access,
     held_alone,
     load_checkpoint,
     part_of,
@@ -99,6 +100,30 @@ def test_where_nothing_can_be_locked_nobody_is_refused(
         pass
     with held_alone(tmp_path / "no_folder/.lock", taken):
         pass
+
+
+def test_a_folder_that_takes_no_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "afile").touch()
+    path = tmp_path / "afile/run/config.yaml"
+    with pytest.raises(NotADirectoryError) as caught:
+        write_text(path, "text")
+    assert str(explain_no_access(caught.value)) == (
+        f"{path} cannot be opened: Not a directory\n"
+        "  give a folder you may write to: --log_dir, or change who may use it"
+    )
+    assert explain_disk_failure(caught.value) is None
+
+    def refuse(path: Path, *_: object) -> None:  # root may open everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError) as refused:
+        write_text(tmp_path / "table.csv", "text")
+    told = str(explain_no_access(refused.value))
+    assert f"{tmp_path}/table.csv cannot be opened: Permission denied" in told
+    assert explain_no_access(PermissionError(errno.EACCES, "a port")) is None
 
 
 def test_other_errors_are_no_full_disk() -> None:

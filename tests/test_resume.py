@@ -15,11 +15,14 @@ import torch
 import yaml
 from compare import assert_same_checkpoint, differences
 from make_data import make_folder
+from small import UNDRAWN
 from stopping import LAST, StopAt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnn_lightning.callbacks import FeatureCache, LastCheckpoint
 from cnn_lightning.cli import main
+from cnn_lightning.commands.arguments import read_start
+from cnn_lightning.settings import read_settings
 
 # shapes: colour, augmented, nothing to read; 270 training images are nine steps of 32
 RECIPE = """
@@ -170,6 +173,57 @@ def test_the_same_command_resumes_a_run_whose_model_is_not_the_first_that_is_nam
     content = torch.load(folder(tmp_path) / "checkpoints/last.ckpt", weights_only=True)
     assert content["cnn_lightning"]["classifier"].endswith(".LeNet")
     assert content["epoch"] == 1
+
+
+SHORT = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", *UNDRAWN]
+
+
+def test_a_run_goes_on_in_the_time_that_it_has_left(recipe: Path, tmp_path: Path) -> None:
+    short = [*SHORT, "--trainer.max_time", "00:01:00:00", "--trainer.max_epochs"]
+    assert fit(recipe, tmp_path, *short, "1") == 0
+    assert fit(recipe, tmp_path, *short, "2", "--ckpt_path", "last") == 0
+    content = torch.load(folder(tmp_path) / LAST, weights_only=True)
+    assert content["epoch"] == 1
+    assert content["callbacks"]["Timer"]["time_elapsed"]["train"] > 0
+
+
+def test_a_callback_that_the_same_command_appends_again_is_one(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
+    assert fit(recipe, tmp_path, *SHORT, *watched, "--trainer.max_epochs=1") == 0
+    resumed = [*SHORT, "--ckpt_path=last"]
+    assert fit(recipe, tmp_path, *resumed, *watched, "--trainer.max_epochs=2") == 0
+    assert "changed: trainer.callbacks" not in capsys.readouterr().out
+    (watching,) = read_settings(folder(tmp_path) / "config-resume-1.yaml")["trainer"]["callbacks"]
+    assert watching["class_path"].endswith(".EarlyStopping")
+    # another one comes to those that the run has
+    last = folder(tmp_path) / LAST
+    start = read_start("fit", ["--ckpt_path", str(last), "--trainer.callbacks+=Timer"])
+    assert yaml.safe_load(start.arguments[1])["trainer"]["callbacks"] == [watching]
+
+
+def test_what_keeps_a_run_from_going_on_is_told(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(recipe, tmp_path, *SHORT, "--trainer.max_epochs=2") == 0
+    assert fit(recipe, tmp_path, *SHORT, "--ckpt_path=last", "--trainer.max_epochs=0") == 2
+    assert capsys.readouterr().err == (
+        "error: the checkpoint is of epoch 2, and trainer.max_epochs is 0\n"
+        "  give --trainer.max_epochs above 2\n"
+    )
+    metrics = folder(tmp_path) / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace(",", ";"))  # as a spreadsheet saves it
+    assert fit(recipe, tmp_path, *SHORT, "--ckpt_path=last", "--trainer.max_epochs=3") == 2
+    assert f"error: {metrics}, line 2 is no row of metrics\n" in capsys.readouterr().err
+    (folder(tmp_path) / "checkpoints/best.ckpt").unlink()
+    asked = ["--run=small", f"--log_dir={tmp_path}", "--ckpt_path=best"]
+    for command, remedy in (
+        ("test", "take --ckpt_path last, or check --run and --log_dir"),
+        ("fit", "leave --ckpt_path out to start one, or check --run and --log_dir"),
+    ):
+        assert main([command, *asked]) == 2
+        assert remedy in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--model", "ResNet"], ["--model.class_path=ResNet"]])

@@ -76,6 +76,27 @@ def test_a_checkpoint_knows_its_folder(tmp_path: Path) -> None:
     assert folder_of(tmp_path / "elsewhere.ckpt") is None
 
 
+def test_a_checkpoint_knows_its_folder_wherever_it_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(RunFolder(tmp_path / "logs/run/version_0"), "last.ckpt")
+    (tmp_path / "newest").symlink_to(folder.path)
+    (tmp_path / "some.ckpt").symlink_to(folder.checkpoints / "last.ckpt")
+    with monkeypatch.context() as context:
+        for place, asked, found in (
+            (folder.checkpoints, "last.ckpt", folder.path),
+            (folder.path, "checkpoints/last.ckpt", folder.path),
+            (folder.path.parent, "version_0/checkpoints/last.ckpt", folder.path),
+            (tmp_path / "logs", "run/version_0/checkpoints/last.ckpt", Path("run/version_0")),
+            (tmp_path, "newest/checkpoints/last.ckpt", Path("logs/run/version_0")),
+            (tmp_path, "some.ckpt", Path("logs/run/version_0")),
+            (folder.figures, "../../version_0/checkpoints/last.ckpt", folder.path),
+        ):
+            place.mkdir(exist_ok=True)
+            context.chdir(place)
+            assert folder_of(Path(asked)) == RunFolder(found), asked
+
+
 def test_configs_of_a_start_and_of_each_resume(tmp_path: Path) -> None:
     folder = make(RunFolder(tmp_path / "run/version_0"))
     assert folder.newest_config() is None

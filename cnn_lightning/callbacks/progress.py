@@ -61,6 +61,10 @@ class EpochLines(ProgressBar):
         self._enabled = True
 
     @override
+    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
+        self._started = time.monotonic()  # a resume in mid-epoch starts no epoch
+
+    @override
     def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
         self._started = time.monotonic()
         self._before = dict(trainer.callback_metrics)

@@ -22,6 +22,10 @@ class Throughput(L.Callback):
         self._since = 0.0
 
     @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restart()  # a resume in mid-epoch starts no epoch
+
+    @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restart()
 

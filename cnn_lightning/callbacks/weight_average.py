@@ -38,8 +38,7 @@ class WeightAverage(WeightAveraging):
                 f"{start_step}",
                 "give a decay from 0 to below 1, at least 1 step between, and none or more before",
             )
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's
-        super().__init__(multi_avg_fn=average)
+        super().__init__()
         self.decay = decay
         self.every_n_steps = every_n_steps
         self.start_step = start_step
@@ -60,6 +59,8 @@ class WeightAverage(WeightAveraging):
             return
         # the parent would leave the average on the CPU, where the model still is
         self._device = trainer.strategy.root_device
+        # only now: it cannot be pickled, and some strategies send the callback to new processes
+        self._kwargs["multi_avg_fn"] = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]  # torch's
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
             # asked at every step; on a GPU the program would wait for the answer

@@ -3,6 +3,7 @@
 Lowest to highest: defaults, what the run or checkpoint knows, config files and flags as written.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cnn_lightning.commands.configs import (
     read_configs,
     refuse_training,
     setting,
+    values_of,
 )
 from cnn_lightning.commands.own_files import file_settings, names_files
 from cnn_lightning.console import say
@@ -44,7 +46,8 @@ class Start:
         folder: Where the files of the run go.
         checkpoint_path: Where the weights come from, if not from nowhere.
         checkpoint: Its content.
-        known: The settings that `arguments` begins with.
+        known: The settings of the run or the checkpoint, below what the user wrote.
+        written: Keys of what the user wrote, such as `data` and `trainer.max_epochs`.
         is_new: Whether a training makes its folder, and does not go on in that of the checkpoint.
     """
 
@@ -54,6 +57,7 @@ class Start:
     checkpoint_path: Path | None = None
     checkpoint: dict[str, Any] | None = None
     known: dict[str, Any] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
     is_new: bool = False
 
     @property
@@ -132,11 +136,15 @@ def read_start(command: str, argv: list[str]) -> Start:
         folder = new_version(log_dir, run or own.name)
     else:
         folder = new_version(log_dir, run or path.stem)
-    arguments = ["--config", to_yaml(known, in_one_line=True), *_without(argv, "--ckpt_path")]
+    below = _without_appended(known, argv)
+    arguments = ["--config", to_yaml(below, in_one_line=True), *_without(argv, "--ckpt_path")]
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
-    return Start(command, arguments, folder, path, checkpoint, known, is_new=folder is not own)
+    written = {arg.partition("=")[0].removeprefix("--") for arg in argv}
+    written |= {key for config in configs for key in _flatten(config)}
+    is_new = folder is not own
+    return Start(command, arguments, folder, path, checkpoint, known, written, is_new)
 
 
 def _find(
@@ -146,7 +154,8 @@ def _find(
     if asked is None:
         return None
     if asked not in CHECKPOINT_KEYWORDS and names_run(log_dir, asked):
-        found = _first_whole(checkpoints_of(log_dir, asked, "last" if command == "fit" else "best"))
+        paths = checkpoints_of(log_dir, asked, "last" if command == "fit" else "best")
+        found = _first_whole(command, paths)
         say(f"taking {found[0]}")
         return found
     if asked not in CHECKPOINT_KEYWORDS:
@@ -159,20 +168,22 @@ def _find(
     else:
         paths = checkpoints_to_resume(log_dir, run)
     if paths:
-        path, checkpoint = _first_whole(paths)
+        path, checkpoint = _first_whole(command, paths)
         if asked == "auto":
             say(f"auto: going on from {path}")
         return path, checkpoint
     if asked != "auto":
+        instead = "leave --ckpt_path out to start one, or " if command == "fit" else ""
+        if command != "fit" and asked == "best" and checkpoints_to_resume(log_dir, run):
+            instead = "take --ckpt_path last, or "
         raise UserError(
-            f"no run {run} in {log_dir} has a {asked}.ckpt",
-            "leave --ckpt_path out to start one, or check --run and --log_dir",
+            f"no run {run} in {log_dir} has a {asked}.ckpt", f"{instead}check --run and --log_dir"
         )
     say("auto: starting anew")
     return None
 
 
-def _first_whole(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
+def _first_whole(command: str, paths: list[Path]) -> tuple[Path, dict[str, Any]]:
     damaged: list[DamagedFileError] = []
     for path in paths:
         try:
@@ -185,7 +196,8 @@ def _first_whole(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
             say(f"{what}; taking {path} instead, of step {checkpoint.get('global_step', 0)}")
         return path, checkpoint
     what = "; ".join(one.what for one in damaged)
-    raise DamagedFileError(what, "leave --ckpt_path out to start anew")
+    remedy = "leave --ckpt_path out to start anew" if command == "fit" else "use another copy"
+    raise DamagedFileError(what, remedy)
 
 
 def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +240,18 @@ def _refuse_other_class(path: Path, known: dict[str, Any], asked: str | None) ->
             f"{path} is of a {stored}, and {asked} is asked for",
             "use the config and the flags that the checkpoint was made with",
         )
+
+
+def _without_appended(known: dict[str, Any], argv: list[str]) -> dict[str, Any]:
+    """The same without the callbacks and loggers that the command itself appends once more."""
+    trainer = dict(known.get("trainer") or {})
+    for key in ("callbacks", "logger"):
+        appended = re.findall(r"\w+", " ".join(values_of(argv, f"--trainer.{key}+")))
+        if appended and isinstance(trainer.get(key), list):
+            trainer[key] = [
+                one for one in trainer[key] if one["class_path"].rpartition(".")[2] not in appended
+            ]
+    return {**known, "trainer": trainer} if trainer else known
 
 
 def _without(argv: list[str], flag: str) -> list[str]:

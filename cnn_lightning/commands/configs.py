@@ -17,6 +17,7 @@ LINKED = {
 _GROUPS = {key: f"model.init_args.{key}" for key in ("optimizer", "schedule")}
 CONFIG_FLAGS = ("--config", "-c")
 EVALUATIONS = ("validate", "test", "predict")
+_FILES = (".yaml", ".yml", ".json")
 CHECKPOINT_KEYWORDS = ("last", "best", "auto")
 
 
@@ -26,7 +27,7 @@ def read_configs(argv: list[str]) -> tuple[list[Path], list[dict[str, Any]]]:
     Raises:
         UserError: A file is missing or wrong, or a key is one that the data decides.
     """
-    paths = [Path(value) for value in _values(argv, *CONFIG_FLAGS)]
+    paths = [Path(value) for value in values_of(argv, *CONFIG_FLAGS)]
     configs = [read_settings(path) for path in paths]
     _refuse_linked(argv, configs)
     return paths, configs
@@ -65,7 +66,7 @@ def _refuse_linked(argv: list[str], configs: list[dict[str, Any]]) -> None:
 
 def setting(key: str, argv: list[str], configs: list[dict[str, Any]]) -> str | None:
     """A top-level setting as the last to write it wrote it, flags after files."""
-    values = _values(argv, f"--{key}")
+    values = values_of(argv, f"--{key}")
     if values:
         return values[-1]
     value = next((c[key] for c in reversed(configs) if c.get(key) is not None), None)
@@ -75,16 +76,24 @@ def setting(key: str, argv: list[str], configs: list[dict[str, Any]]) -> str | N
 
 
 def model_class(argv: list[str], configs: list[dict[str, Any]]) -> str | None:
-    """The model's class as the last to name it named it, flags after files; `None` if none did."""
-    if flags := _values(argv, "--model", "--model.class_path"):
-        is_name = all(part.isidentifier() for part in flags[-1].split("."))
-        return flags[-1] if is_name else None  # a whole mapping: the parser will read it
-    models = [config.get("model") for config in reversed(configs)]
-    classes = (one.get("class_path") if isinstance(one, dict) else one for one in models)
-    return next((one for one in classes if isinstance(one, str)), None)
+    """The model's class as the last to name it named it, flags after files; `None` if none did.
+
+    Nor is it one if it is a file or a whole mapping: the parser will read that.
+    """
+    models = [config.get("model") for config in configs]
+    classes = [one.get("class_path") if isinstance(one, dict) else one for one in models]
+    classes += values_of(argv, "--model", "--model.class_path")
+    name = next((one for one in reversed(classes) if isinstance(one, str)), "")
+    is_name = all(part.isidentifier() for part in name.split("."))
+    return name if is_name and Path(name).suffix not in _FILES else None
 
 
-def _values(argv: list[str], *flags: str) -> list[str]:
+def values_of(argv: list[str], *flags: str) -> list[str]:
+    """What a command line gives to any of these flags, in order.
+
+    Raises:
+        UserError: The last of them has no value.
+    """
     values = []
     for place, arg in enumerate(argv):
         name, equals, value = arg.partition("=")

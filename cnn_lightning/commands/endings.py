@@ -20,7 +20,7 @@ from cnn_lightning.errors import (
     PlainError,
     RunError,
 )
-from cnn_lightning.files import explain_disk_failure, load_checkpoint
+from cnn_lightning.files import explain_disk_failure, explain_no_access, load_checkpoint
 from cnn_lightning.imports import own_modules
 from cnn_lightning.processes import explain_loss, is_first_gone
 
@@ -31,6 +31,8 @@ _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 @contextmanager
 def explained(start: Start, argv: list[str]) -> Iterator[None]:
     """Let a lack of disk, memory or a process leave as a `RunError` that says how to go on.
+
+    A lack of permission leaves as a `UserError`.
 
     Args:
         start: How the command started.
@@ -55,9 +57,12 @@ def explained(start: Start, argv: list[str]) -> Iterator[None]:
         if lost is not None:
             raise tell_way_on(lost, start, argv) from error
         failure = explain_disk_failure(error) or _explain_memory(error) or _explain_refusal(error)
-        if failure is None:
+        if failure is not None:
+            raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
+        mistake = explain_no_access(error)
+        if mistake is None:
             raise
-        raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
+        raise mistake from error
     finally:
         threading.excepthook = before
 

@@ -32,6 +32,7 @@ _REWRITTEN = (
 )
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _REFUSED_IMPORT = re.compile(r"Importing '([^']+)' is not allowed")
+_FEWER_EPOCHS = re.compile(r"a checkpoint with current_epoch=(\d+), .*max_epochs=(\d+)")
 _ABSTRACT = re.compile(r"instantiatable class, but .*is abstract")
 _LONGEST = 400
 
@@ -57,6 +58,12 @@ def explain(error: BaseException, command: str) -> UserError:
         return refusal(refused[1], f"{key}: ")
     if is_abstract and key in CLASS_GROUPS:
         return _unnamed_class(key)
+    if (epochs := _FEWER_EPOCHS.search(text)) is not None:
+        begun = int(epochs[1]) + 1
+        return UserError(
+            f"the checkpoint is of epoch {begun}, and trainer.max_epochs is {epochs[2]}",
+            f"give --trainer.max_epochs above {begun}",
+        )
     if unknown is None:
         return UserError(text[:_LONGEST], f"see cnn-lightning {command} --help")
     return unknown_class(key, unknown[1])

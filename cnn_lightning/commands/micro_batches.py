@@ -1,10 +1,41 @@
 """Batches that go through the network in parts, so that less of them is in memory at a time."""
 
+import shlex
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 
+from cnn_lightning.commands.arguments import Start
+from cnn_lightning.commands.arithmetic import is_bfloat16, is_on_cpu
 from cnn_lightning.errors import UserError
+
+# what a command that starts a run writes, and one that merely goes on with it leaves out
+_NAMES_DATA = {"data", "data.class_path"}
+
+
+def settle_batches(config: Namespace, start: Start) -> None:
+    """Take batches in the parts that `cpu_micro_batch` asks for, those of a resumed run as before.
+
+    Args:
+        config: All settings of a training; changed in place.
+        start: What the command asks for.
+
+    Raises:
+        UserError: The run began with another `cpu_micro_batch`, or its data cannot be taken so.
+    """
+    most = config.cpu_micro_batch
+    is_known = "trainer" in start.known  # of a checkpoint by itself, only model and data are
+    if is_known:
+        _refuse_other_parts(most, start.known.get("cpu_micro_batch"))
+    if most is None:
+        return
+    if not isinstance(most, int):
+        most = most["bfloat16" if is_bfloat16(config.trainer) else "float32"]
+    if is_known:
+        _settle_again(config, most, start)
+    elif is_on_cpu(config.trainer):
+        settle_micro_batches(config.trainer, config.data, most)
 
 
 def settle_micro_batches(trainer: Namespace, data: Namespace, most: int) -> None:
@@ -32,6 +63,41 @@ def settle_micro_batches(trainer: Namespace, data: Namespace, most: int) -> None
     sizes.batch_size //= parts
     trainer.accumulate_grad_batches *= parts
     sizes.eval_batch_size = min(sizes.eval_batch_size, most)
+
+
+def _settle_again(config: Namespace, most: int, start: Start) -> None:
+    """The same of a run that goes on: its batches in the parts it began with, or of what is asked.
+
+    The run's config says parts. The command that began it says whole batches: so do all that say
+    another batch size than the config.
+    """
+    trainer, data, began = config.trainer, config.data, start.known["trainer"]
+    before: Any = start.known["data"].get("init_args") or {}
+    size, accumulated = before.get("batch_size"), began["accumulate_grad_batches"]
+    sizes: Any = data.get("init_args") or {}
+    if sizes.get("batch_size") != size:
+        if "trainer.accumulate_grad_batches" not in start.written:
+            trainer.accumulate_grad_batches = 1
+    elif trainer.accumulate_grad_batches != accumulated and start.written & _NAMES_DATA:
+        # a command as at the start, which leaves the batch size to the data module
+        whole, rest = divmod(size * accumulated, trainer.accumulate_grad_batches)
+        sizes.batch_size = size if rest else whole
+    now = sizes.get("batch_size"), sizes.get("eval_batch_size"), trainer.accumulate_grad_batches
+    is_other = now != (size, before.get("eval_batch_size"), accumulated)
+    if is_other and (is_on_cpu(trainer) or size <= most):  # else it began whole, on a GPU
+        settle_micro_batches(trainer, data, most)
+
+
+def _refuse_other_parts(asked: Any, before: Any) -> None:
+    if asked != before:
+        asked, before = (
+            yaml.safe_dump(one, default_flow_style=True).split("\n")[0] for one in (asked, before)
+        )
+        raise UserError(
+            f"cpu_micro_batch is {asked}, and the run began with {before}, which it keeps",
+            f"use --cpu_micro_batch {shlex.quote(before)}; --data.batch_size and"
+            " --trainer.accumulate_grad_batches may change",
+        )
 
 
 def _count_parts(batch_size: int, most: int) -> int:

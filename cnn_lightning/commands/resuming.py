@@ -234,7 +234,9 @@ def _check_callbacks(content: Content, trainer: L.Trainer) -> None:
         else:
             for key, value in own.items():
                 if value is not None and not (isinstance(value, dict) and not value):
-                    _check_form(content, state[key], value, f"{key} of {type(callback).__name__}")
+                    place = f"{key} of {type(callback).__name__}"
+                    # a new Timer's seconds are a whole 0
+                    _check_form(content, state[key], value, place, counts=False)
 
 
 def _check_best(content: Content, state: dict[str, Any]) -> None:

@@ -27,8 +27,6 @@ from cnn_lightning.commands.arithmetic import (
     describe,
     find_slowness,
     float32_products,
-    is_bfloat16,
-    is_on_cpu,
     refuse_other_precision,
     settle_arithmetic,
 )
@@ -44,7 +42,7 @@ from cnn_lightning.commands.equipment import choose_callbacks, choose_loggers, c
 from cnn_lightning.commands.importing import check_classes
 from cnn_lightning.commands.memory import memory_kept
 from cnn_lightning.commands.messages import plain_building, plain_errors
-from cnn_lightning.commands.micro_batches import settle_micro_batches
+from cnn_lightning.commands.micro_batches import settle_batches
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.preparation import expect_its_shape, keep_preparation
 from cnn_lightning.commands.resuming import check_restorable, check_resumable
@@ -218,17 +216,13 @@ class TrainingCLI(LightningCLI):
         refuse_other_precision(config.trainer)
         if self.start.checkpoint is not None:
             keep_preparation(config, self.start.known, self.start.checkpoint)
-        if self.command == "fit" and self.start.checkpoint_path is not None:
-            for line in self.start.changes(yaml.safe_load(self.dump_settings())):
-                say(line)
         if self.command == "fit":
             is_resumed = self.start.checkpoint is not None
             settle_arithmetic(config.trainer, cpu_bf16=config.cpu_bf16, is_resumed=is_resumed)
-            most = config.cpu_micro_batch
-            if most is not None and is_on_cpu(config.trainer) and not is_resumed:
-                if not isinstance(most, int):
-                    most = most["bfloat16" if is_bfloat16(config.trainer) else "float32"]
-                settle_micro_batches(config.trainer, config.data, most)
+            settle_batches(config, self.start)
+            if is_resumed:
+                for line in self.start.changes(yaml.safe_load(self.dump_settings())):
+                    say(line)
         if (slowness := find_slowness(config.trainer)) is not None:
             say(slowness)
 

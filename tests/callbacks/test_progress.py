@@ -34,6 +34,22 @@ def test_bar_is_drawn_ten_times_a_second_and_at_the_last_step(
     assert bar.refresh_rate == 10
 
 
+def test_the_first_line_after_a_resume_in_mid_epoch_counts_from_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    trainer: Any = SimpleNamespace(
+        current_epoch=1, max_epochs=3, global_step=14, callback_metrics={}
+    )
+    lines = progress.EpochLines()
+    now += 60  # data is read, and a network compiled
+    lines.on_train_start(trainer, None)
+    now += 2
+    lines.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "epoch 2/3  step 14  2.0 s\n"
+
+
 @pytest.mark.parametrize("every", [4, 50], ids=["between two loggings", "before the first"])
 def test_the_line_of_an_epoch_tells_its_last_logging(
     every: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cnn_lightning.callbacks import Throughput
+from cnn_lightning.callbacks import Throughput, throughput
 from cnn_lightning.cli import main
 
 
@@ -41,6 +41,29 @@ def test_the_speed_is_told_where_the_loss_is(
         rows = list(csv.DictReader(stream))
     for name in ("images_per_second", "train/loss"):
         assert [int(row["step"]) for row in rows if row[name]] == steps
+
+
+def test_a_resume_in_mid_epoch_counts_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer: Any = SimpleNamespace(
+        world_size=1,
+        accumulate_grad_batches=1,
+        log_every_n_steps=1,
+        num_training_batches=9,
+        global_step=5,
+        is_last_batch=False,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        loggers=[],
+        callback_metrics={},
+        progress_bar_metrics={},
+    )
+    now = 1000.0
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: now)
+    callback = Throughput()
+    callback.on_train_start(trainer, None)  # type: ignore[arg-type]
+    now += 2
+    batch = SimpleNamespace(labels=torch.zeros(7))
+    callback.on_train_batch_end(trainer, None, None, batch, 4)  # type: ignore[arg-type]
+    assert float(trainer.callback_metrics["images_per_second"]) == 3.5
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("cuda", [5, 9]), ("cpu", [])])

@@ -1,5 +1,6 @@
 """Averages of weights against the recursion that defines them, and through checkpoints."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ def train(average: WeightAverage, tmp_path: Path, **kwargs: Any) -> tuple[LeNet,
     )
     trainer.fit(classifier, ShapesDataModule(num_images=120, num_test=20, batch_size=30))
     return classifier, recorder, path
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_it_can_be_sent_to_new_processes(decay: float) -> None:
+    assert pickle.loads(pickle.dumps(WeightAverage(decay))).decay == decay
 
 
 def assert_close(found: State, wanted: State) -> None:

@@ -1,15 +1,19 @@
 """Batches in parts on a CPU: the same step in less memory, and the config says so."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
+from small import UNDRAWN
 
 from cnn_lightning.cli import main
-from cnn_lightning.commands.micro_batches import settle_micro_batches
+from cnn_lightning.commands.arguments import Start
+from cnn_lightning.commands.micro_batches import settle_batches, settle_micro_batches
 from cnn_lightning.errors import UserError
+from cnn_lightning.runs import RunFolder
 
 CONFIG = """
 data:
@@ -130,23 +134,111 @@ def test_a_number_for_each_precision_is_both_or_refused(
     assert told in capsys.readouterr().err
 
 
-def test_a_run_that_began_whole_goes_on_whole(config: Path) -> None:
-    whole = fit(config, "whole", "--cpu_micro_batch=null")
-    assert (
-        main(
-            [
-                "fit",
-                f"--ckpt_path={whole / 'checkpoints' / 'last.ckpt'}",
-                f"--log_dir={config.parent / 'logs'}",
-                "--trainer.max_epochs=3",
-                "--cpu_micro_batch=4",
-            ]
-        )
-        == 0
+def test_the_same_command_goes_on_in_the_same_parts(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = ["--trainer.accumulate_grad_batches=2", *UNDRAWN]
+    run = fit(config, "parts", *twice, "--trainer.max_epochs=1")
+    began = yaml.safe_load((run / "config.yaml").read_text())
+    assert began["trainer"]["accumulate_grad_batches"] == 8
+    resumed = ["--ckpt_path=last", "--trainer.max_epochs=2"]
+    fit(config, "parts", *twice, *resumed)
+    asked = ["--run=parts", f"--log_dir={config.parent / 'logs'}", *resumed]
+    assert main(["fit", *asked]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("changed")]
+    assert told == ["changed: trainer.max_epochs is 2, was 1"]
+    for number in (1, 2):
+        settings = yaml.safe_load((run / f"config-resume-{number}.yaml").read_text())
+        settings["trainer"]["max_epochs"] = 1
+        assert settings == began
+
+
+BEGUN = {"batch_size": 4, "eval_batch_size": 4, "accumulate_grad_batches": 8}
+
+
+@pytest.mark.parametrize(
+    ("written", "changes", "becomes"),
+    [
+        ("", {}, (4, 4, 8)),
+        # 32 images a step: 16 in parts, accumulated once more
+        ("data.batch_size", {"batch_size": 16}, (4, 4, 4)),
+        (
+            "data.batch_size trainer.accumulate_grad_batches",
+            {"batch_size": 16, "accumulate_grad_batches": 2},
+            (4, 4, 8),
+        ),
+        (
+            "data.batch_size trainer.accumulate_grad_batches",
+            {"batch_size": 32, "accumulate_grad_batches": 8},
+            (4, 4, 64),
+        ),
+        ("data.eval_batch_size", {"eval_batch_size": 250}, (4, 4, 8)),
+        # a command as at the start, and one that wants another number of parts
+        (
+            "data trainer.accumulate_grad_batches",
+            {"accumulate_grad_batches": 2, "eval_batch_size": 20},
+            (4, 4, 8),
+        ),
+        ("trainer.accumulate_grad_batches", {"accumulate_grad_batches": 2}, (4, 4, 2)),
+    ],
+)
+@pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
+def test_batches_that_are_named_on_a_resume_are_whole_ones(
+    written: str, changes: dict[str, int], becomes: tuple[int, ...], accelerator: str
+) -> None:
+    assert settled(BEGUN, changes, written, accelerator) == becomes
+
+
+@pytest.mark.parametrize(
+    ("changes", "becomes"),
+    [({}, (128, 250, 1)), ({"batch_size": 64}, (64, 250, 1))],
+)
+def test_a_run_that_began_whole_on_a_gpu_stays_whole_there(
+    changes: dict[str, int], becomes: tuple[int, ...]
+) -> None:
+    whole = {"batch_size": 128, "eval_batch_size": 250, "accumulate_grad_batches": 1}
+    assert settled(whole, changes, "data data.batch_size", "gpu") == becomes
+    on_cpu = settled(whole, changes, "data data.batch_size", "cpu")
+    assert on_cpu == ((4, 4, 16) if changes else becomes)
+
+
+def settled(
+    begun: dict[str, int], changes: dict[str, int], written: str, accelerator: str
+) -> tuple[int, ...]:
+    """Both batch sizes and the accumulation of a resume with `cpu_micro_batch` 4."""
+
+    def settings(numbers: dict[str, int]) -> dict[str, Any]:
+        sizes = {key: numbers[key] for key in ("batch_size", "eval_batch_size")}
+        accumulated = numbers["accumulate_grad_batches"]
+        return {
+            "data": {"class_path": "ShapesDataModule", "init_args": sizes},
+            "trainer": {"accumulate_grad_batches": accumulated, "accelerator": accelerator},
+            "cpu_micro_batch": 4,
+        }
+
+    asked = settings({**begun, **changes})
+    config = Namespace(
+        data=Namespace(class_path="", init_args=Namespace(asked["data"]["init_args"])),
+        trainer=Namespace(asked["trainer"]),
+        cpu_micro_batch=asked["cpu_micro_batch"],
     )
-    settings = yaml.safe_load((whole / "config-resume-1.yaml").read_text())
-    assert settings["data"]["init_args"]["batch_size"] == 16
-    assert settings["trainer"]["accumulate_grad_batches"] == 1
+    start = Start("fit", [], RunFolder(Path()), known=settings(begun), written={*written.split()})
+    settle_batches(config, start)
+    sizes = config.data.init_args
+    return sizes.batch_size, sizes.eval_batch_size, config.trainer.accumulate_grad_batches
+
+
+@pytest.mark.parametrize("asked", ["4", "{bfloat16: 8, float32: 2}"])
+def test_a_run_that_began_whole_takes_no_parts(
+    asked: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fit(config, "whole", "--cpu_micro_batch=null", "--trainer.max_epochs=1", *UNDRAWN)
+    last = f"--ckpt_path={whole / 'checkpoints' / 'last.ckpt'}"
+    assert main(["fit", last, "--trainer.max_epochs=3", f"--cpu_micro_batch={asked}"]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"error: cpu_micro_batch is {asked}, and the run began with null, which it keeps"
+    )
+    assert not (whole / "config-resume-1.yaml").exists()
 
 
 @pytest.mark.parametrize("arguments", [{}, {"init_args": Namespace(root="data")}])

@@ -82,7 +82,9 @@ class RateSweep(Callback):
             group["lr"] = self._between(*ends)
 
     def _between(self, first: float, last: float) -> float:
-        share = len(self.losses) / (self._steps - 1)
+        step = len(self.losses)
+        # as Lightning's finder has it, whose second step is two steps up
+        share = (step + 1) / self._steps if step else 0.0
         return first if first == last else first * (last / first) ** share
 
     @override

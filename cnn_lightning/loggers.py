@@ -21,6 +21,9 @@ from cnn_lightning.errors import UserError
 from cnn_lightning.files import write_text
 from cnn_lightning.runs import RunFolder
 
+# before the name of a layer
+_OF_LAYERS = ("activations/", "gradient_norm/")
+
 
 class EventFiles(TensorBoardLogger):
     """TensorBoard's event files of a run folder, without a gap or an overlap after a resume.
@@ -200,7 +203,8 @@ class MetricsTable(Logger):
     def save(self) -> None:
         if self._is_saved:
             return
-        names = sorted({name for row in self._rows.values() for name in row} - {"epoch"})
+        known = dict.fromkeys(name for row in self._rows.values() for name in row)
+        names = sorted((name for name in known if name != "epoch"), key=_column)
         text = io.StringIO()
         writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
         writer.writeheader()
@@ -212,6 +216,11 @@ class MetricsTable(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+
+def _column(name: str) -> str:
+    """Where a column stands: layers in the order in which they were logged, the network's."""
+    return name.rpartition("/")[0] if name.startswith(_OF_LAYERS) else name
 
 
 def _name_failures(writer: Any) -> None:

@@ -142,6 +142,18 @@ def test_layers_have_the_values_of_the_last_epoch(tmp_path: Path) -> None:
     assert history.gradient_norm == {"head": pytest.approx(0.6)}
 
 
+def test_layers_keep_the_order_in_which_they_were_logged(tmp_path: Path) -> None:
+    folder, layers = RunFolder(tmp_path / "run/version_0"), ["stem", "mixed", "act10", "act9"]
+    for step in range(2):  # the second goes on where the first ended
+        table = MetricsTable(folder, resumed_at=step)
+        table.log_metrics({f"gradient_norm/{layer}": 1.0 + step for layer in layers}, step)
+        table.log_metrics({"val/accuracy": 0.5, "train/loss": 1.0, "epoch": step}, step)
+        table.finalize("success")
+    assert list(read_history(folder).gradient_norm) == layers
+    columns = folder.metrics.read_text().splitlines()[0].split(",")
+    assert columns[:2] + columns[-2:] == ["step", "epoch", "train/loss", "val/accuracy"]
+
+
 @pytest.mark.parametrize("network", [nn.Linear(3, 4), nn.BatchNorm2d(5)], ids=["linear", "norm"])
 def test_parameters_are_counted_without_buffers_and_metrics(
     network: nn.Module, tmp_path: Path

@@ -47,8 +47,8 @@ def draw_comparison(
 ) -> Figure:
     """Draw the curves of runs in shared axes and, where known, the state of their layers.
 
-    A run has one colour, line style and marker throughout. Layers are in natural order (`act2`
-    before `act10`), from top to bottom; a panel without any value is left out.
+    A run has one colour, line style and marker throughout. Layers are from top to bottom, in the
+    order in which they are given; a panel without any value is left out.
 
     Args:
         names: One per run, 1 to 6.
@@ -70,7 +70,7 @@ def draw_comparison(
         raise ValueError(f"names and values differ in number: {sorted(lengths)}")
     if not 1 <= len(names) <= MAX_RUNS:
         raise ValueError(f"{len(names)} runs; 1 to {MAX_RUNS} can be told apart")
-    idle_layers, norm_layers = _sort_layers([*dead, *saturated]), _sort_layers(gradient_norm)
+    idle_layers, norm_layers = _merge_layers([*dead, *saturated]), _merge_layers(gradient_norm)
     figure, panels = _arrange(names, idle_layers, norm_layers)
     _draw_curves(panels[0], val_accuracy)
     panels[0].set_title("validation accuracy")
@@ -248,13 +248,29 @@ def _name_layers(axes: Axes, layers: Sequence[str]) -> None:
     axes.set_ylim(len(layers) - 0.5, -0.5)
 
 
-def _sort_layers(runs: Sequence[Layers]) -> list[str]:
-    """All names, numbers in them by their value."""
+def _merge_layers(runs: Sequence[Layers]) -> list[str]:
+    """All names in the order of each run, those that only some have beside their neighbours.
 
-    def key(layer: str) -> list[tuple[str, int]]:
-        return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", layer)]
+    A run that has them by their letters, as older tables do, has lost the network's order: there
+    numbers count by their value (`act2` before `act10`).
+    """
+    merged: list[str] = []
+    for run in runs:
+        layers = list(run)
+        if layers == sorted(layers):
+            layers.sort(key=_by_numbers)
+        place = next((merged.index(layer) for layer in layers if layer in merged), len(merged))
+        for layer in layers:
+            if layer in merged:
+                place = merged.index(layer)
+            else:
+                merged.insert(place, layer)
+            place += 1
+    return merged
 
-    return sorted({layer for layers in runs for layer in layers}, key=key)
+
+def _by_numbers(layer: str) -> list[tuple[str, int]]:
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", layer)]
 
 
 def _percent(share: float) -> str:

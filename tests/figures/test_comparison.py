@@ -134,11 +134,23 @@ def test_panels_without_values_are_left_out() -> None:
     assert titles(draw(saturated=[{"a": 0.0}, {}]))[2:] == ["saturated Tanh outputs"]
 
 
-def test_layers_are_in_natural_order_from_top_to_bottom() -> None:
-    layers = ["b.act10", "b.act2", "b.act1", "a.act3"]
-    figure = draw(dead=[dict.fromkeys(layers[:3], 0.5), dict.fromkeys(layers[2:], 0.5)])
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        (["stem mixed head", "stem mixed head"], "stem mixed head"),
+        (["stem head", "mixed head aux"], "stem mixed head aux"),
+        (["c a", "e d"], "c a e d"),
+        (["", "c b"], "c b"),
+        # by their letters: the network's order is lost
+        (["act1 act10 act2", "act10 act9"], "act1 act2 act9 act10"),
+    ],
+)
+def test_layers_are_in_the_networks_order_from_top_to_bottom(
+    runs: list[str], expected: str
+) -> None:
+    figure = draw(dead=[dict.fromkeys(layers.split(), 0.5) for layers in runs])
     labels = [label.get_text() for label in figure.axes[2].get_yticklabels()]
-    assert labels == ["a.act3", "b.act1", "b.act2", "b.act10"]
+    assert labels == expected.split()
     bottom, top = figure.axes[2].get_ylim()
     assert bottom > top
 

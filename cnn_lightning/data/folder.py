@@ -9,7 +9,7 @@ from typing_extensions import override
 from cnn_lightning.console import say
 from cnn_lightning.data.base import Split
 from cnn_lightning.data.listed import ListedImagesDataModule
-from cnn_lightning.data.listing import ImageFile, look_at
+from cnn_lightning.data.listing import ImageFile, holds_runs, look_at
 from cnn_lightning.errors import UserError
 from cnn_lightning.images import EXTENSIONS, list_images
 
@@ -19,11 +19,11 @@ _LAYOUT = "put images into <root>/train/<class>/ and <root>/test/<class>/, or in
 class ImageFolderDataModule(ListedImagesDataModule):
     """Your own images: one folder per class, in `root/train` and `root/test` or in `root` itself.
 
-    Folders within a class's folder belong to it. Without `test/`, a share of each class is held
-    out as the test set. Images are scaled and cropped to one square size (`fit_square`). They are
-    decoded once, into `root/.cnn_lightning_cache` (or `$CNN_LIGHTNING_CACHE` if set, or
-    `~/.cache/cnn-lightning` if `root` is read-only), and anew when files appear, vanish, or change
-    in size or time.
+    Folders within a class's folder belong to it; a folder of runs (`logs`) is no class. Without
+    `test/`, a share of each class is held out as the test set. Images are scaled and cropped to one
+    square size (`fit_square`). They are decoded once, into `root/.cnn_lightning_cache` (or
+    `$CNN_LIGHTNING_CACHE` if set, or `~/.cache/cnn-lightning` if `root` is read-only), and anew
+    when files appear, vanish, or change in size or time.
 
     Args:
         root: Folder of the data.
@@ -114,6 +114,12 @@ class ImageFolderDataModule(ListedImagesDataModule):
 
 
 def _folders_in(folder: Path) -> list[str]:
-    return sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    found = []
+    for path in folder.iterdir():
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        if holds_runs(path):
+            say(f"{path} is no class: it holds what commands left")
+        else:
+            found.append(path.name)
+    return sorted(found)

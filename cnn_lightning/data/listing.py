@@ -6,6 +6,11 @@ from typing import NamedTuple
 
 from cnn_lightning.errors import UserError
 
+# in the folder of a run, what a training, an evaluation or a prediction leaves first
+_OF_RUN = ("config.yaml", "metrics.csv", "checkpoints", "figures")
+# in a `log_dir`, what commands leave there that need no run
+_WITHOUT_RUN = ("show/*/statistics.csv", "tune/*/learning_rate.png", "convolve/figures")
+
 
 class ImageFile(NamedTuple):
     """One file as the last look at the disk found it.
@@ -46,6 +51,13 @@ def look_at(
     if may_lead_out:
         check_place(root / name, root, may_lead_out=True, allow_links=allow_links)
     return ImageFile(name, label, stat.st_size, stat.st_mtime_ns)
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether a folder is the `log_dir` of some command, whose figures are no images of a class."""
+    if any((run / name).exists() for run in folder.glob("*/version_*") for name in _OF_RUN):
+        return True
+    return any(True for pattern in _WITHOUT_RUN for _ in folder.glob(pattern))
 
 
 def check_place(path: Path, root: Path, *, may_lead_out: bool, allow_links: bool) -> None:

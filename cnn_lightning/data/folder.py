@@ -140,7 +140,7 @@ def _folders_in(folder: Path) -> list[str]:
         if not path.is_dir() or path.name.startswith("."):
             continue
         if holds_runs(path):
-            say(f"{path} is no class: it holds runs")
+            say(f"{path} is no class: it holds what commands left")
         else:
             found.append(path.name)
     return sorted(found)

@@ -1,15 +1,15 @@
 """Which files make up a data set, and which of them may be opened."""
 
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from cnn_lightning.errors import UserError
 
-_VERSION = re.compile(r"version_\d+")
-# what a training, an evaluation or a prediction leaves first
-_OF_RUNS = ("config.yaml", "metrics.csv", "checkpoints", "figures")
+# in the folder of a run, what a training, an evaluation or a prediction leaves first
+_OF_RUN = ("config.yaml", "metrics.csv", "checkpoints", "figures")
+# in a `log_dir`, what commands leave there that need no run
+_WITHOUT_RUN = ("show/*/statistics.csv", "tune/*/learning_rate.png", "convolve/figures")
 
 
 class ImageFile(NamedTuple):
@@ -54,9 +54,10 @@ def look_at(
 
 
 def holds_runs(folder: Path) -> bool:
-    """Whether a folder is the `log_dir` of some runs, whose figures are no images of a class."""
-    versions = (path for path in folder.glob("*/version_*") if _VERSION.fullmatch(path.name))
-    return any((version / name).exists() for version in versions for name in _OF_RUNS)
+    """Whether a folder is the `log_dir` of some command, whose figures are no images of a class."""
+    if any((run / name).exists() for run in folder.glob("*/version_*") for name in _OF_RUN):
+        return True
+    return any(True for pattern in _WITHOUT_RUN for _ in folder.glob(pattern))
 
 
 def check_place(path: Path, root: Path, *, may_lead_out: bool, allow_links: bool) -> None:

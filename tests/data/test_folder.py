@@ -251,7 +251,10 @@ def test_hidden_folders_are_no_classes(hidden: str, tmp_path: Path) -> None:
     assert module(tmp_path).class_names == CLASSES
 
 
-@pytest.mark.parametrize("left", ["config.yaml", "metrics.csv", "checkpoints/last.ckpt"])
+@pytest.mark.parametrize(
+    "left",
+    ["config.yaml", "metrics.csv", "checkpoints/last.ckpt", "../../show/cats/statistics.csv"],
+)
 def test_a_folder_of_runs_is_no_class(
     left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,11 +262,12 @@ def test_a_folder_of_runs_is_no_class(
     run = tmp_path / "logs/cats/version_0"
     save(run / "figures/kernels.png", seed=0)
     assert module(tmp_path).class_names == CLASSES
-    assert capsys.readouterr().out == f"{tmp_path / 'logs'} is no class: it holds runs\n"
+    said = f"{tmp_path / 'logs'} is no class: it holds what commands left\n"
+    assert capsys.readouterr().out == said
     (run / "figures").rename(run / "pictures")
     # the control: anyone may call a folder so
     assert module(tmp_path).class_names == (*CLASSES, "logs")
-    (run / left).parent.mkdir(exist_ok=True)
+    (run / left).parent.mkdir(parents=True, exist_ok=True)
     (run / left).touch()
     assert module(tmp_path).class_names == CLASSES
 

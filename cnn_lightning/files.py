@@ -8,11 +8,10 @@ import errno
 import os
 import pickle
 import struct
-import sys
 import uuid
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,15 +21,10 @@ from numpy.typing import NDArray
 
 from cnn_lightning.errors import DamagedFileError, RunError, UserError
 
-if sys.platform != "win32":
-    import fcntl
-
 # full, over quota, larger than allowed, broken, or read-only since something broke
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # what others own, or a file where a folder should be
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.ENOTDIR}
-# descriptors of files that this process holds alone
-_held: set[int] = set()
 
 
 @contextmanager
@@ -83,31 +77,6 @@ def remove_parts(folder: Path) -> None:
     """Remove what killed processes left half written in a folder and those within."""
     for part in folder.rglob(".*.part"):
         part.unlink(missing_ok=True)
-
-
-@contextmanager
-def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
-    """Hold a file that one process can hold at a time; whatever ends the process lets go of it.
-
-    Where the system or its files know no locks, nobody is refused.
-
-    Args:
-        path: The file, made if absent; its folder must be there.
-        refusal: Raised if another process holds it.
-    """
-    with ExitStack() as held:
-        try:
-            # a program that this one starts does not inherit it
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            _held.add(descriptor)
-            held.callback(_let_go, descriptor)
-            if sys.platform != "win32":
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise refusal from None
-        except OSError:
-            pass
-        yield
 
 
 def explain_disk_failure(error: BaseException) -> RunError | None:
@@ -191,19 +160,6 @@ def map_array(path: Path, dtype: type[np.generic], num_rows: int) -> NDArray[Any
         return None
     is_right = isinstance(values, np.ndarray) and values.dtype == dtype and values.ndim > 1
     return values if is_right and len(values) == num_rows else None
-
-
-def _let_go(*descriptors: int) -> None:
-    """Close what this process holds: these, or all that it has from the one that forked it."""
-    for descriptor in descriptors or tuple(_held):
-        if descriptor in _held:
-            _held.remove(descriptor)
-            os.close(descriptor)
-
-
-if sys.platform != "win32":
-    # else the file would be held as long as any child is there
-    os.register_at_fork(after_in_child=_let_go)
 
 
 def _is_archive(path: Path) -> bool:

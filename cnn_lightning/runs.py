@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_lightning.errors import UserError
-from cnn_lightning.files import held_alone
+from cnn_lightning.locking import held_alone
 
 _VERSION = re.compile(r"version_(\d+)")
 _RESUMED = re.compile(r"config-resume-(\d+)\.yaml")

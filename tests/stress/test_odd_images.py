@@ -196,6 +196,8 @@ def photos(tmp_path: Path) -> Path:
     root = tmp_path / "photos"
     for name in ("cat", "dog"):
         (root / "train" / name).mkdir(parents=True)
+        (root / "test" / name).mkdir(parents=True)
+        halves().save(root / "test" / name / "0.png")
         for number in range(2):
             halves().save(root / "train" / name / f"{number}.png")
     return root

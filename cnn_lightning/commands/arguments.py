@@ -47,7 +47,6 @@ class Start:
         checkpoint_path: Where the weights come from, if not from nowhere.
         checkpoint: Its content.
         known: The settings of the run or the checkpoint, below what the user wrote.
-        written: Keys of what the user wrote, such as `data` and `trainer.max_epochs`.
         is_new: Whether a training makes its folder, and does not go on in that of the checkpoint.
     """
 
@@ -57,7 +56,6 @@ class Start:
     checkpoint_path: Path | None = None
     checkpoint: dict[str, Any] | None = None
     known: dict[str, Any] = field(default_factory=dict)
-    written: set[str] = field(default_factory=set)
     is_new: bool = False
 
     @property
@@ -141,10 +139,7 @@ def read_start(command: str, argv: list[str]) -> Start:
     if "weights" in checkpoint.get("hyper_parameters", {}):
         # they are in the checkpoint: the file they came from may be gone
         arguments.append("--model.init_args.weights=null")
-    written = {arg.partition("=")[0].removeprefix("--") for arg in argv}
-    written |= {key for config in configs for key in _flatten(config)}
-    is_new = folder is not own
-    return Start(command, arguments, folder, path, checkpoint, known, written, is_new)
+    return Start(command, arguments, folder, path, checkpoint, known, is_new=folder is not own)
 
 
 def _find(

@@ -10,15 +10,12 @@ from cnn_lightning.commands.arguments import Start
 from cnn_lightning.commands.arithmetic import is_bfloat16, is_on_cpu
 from cnn_lightning.errors import UserError
 
-# what a command that starts a run writes, and one that merely goes on with it leaves out
-_NAMES_DATA = {"data", "data.class_path"}
-
 
 def settle_batches(config: Namespace, start: Start) -> None:
     """Take batches in the parts that `cpu_micro_batch` asks for, those of a resumed run as before.
 
     Args:
-        config: All settings of a training; changed in place.
+        config: All settings of a training, with whole batches; changed in place.
         start: What the command asks for.
 
     Raises:
@@ -32,14 +29,15 @@ def settle_batches(config: Namespace, start: Start) -> None:
         return
     if not isinstance(most, int):
         most = most["bfloat16" if is_bfloat16(config.trainer) else "float32"]
-    if is_known:
-        _settle_again(config, most, start)
-    elif is_on_cpu(config.trainer):
-        settle_micro_batches(config.trainer, config.data, most)
+    parts = _parts_before(config.data, start) if is_known else None
+    if is_on_cpu(config.trainer) or (parts or 1) > 1:
+        settle_micro_batches(config.trainer, config.data, most, parts)
 
 
-def settle_micro_batches(trainer: Namespace, data: Namespace, most: int) -> None:
-    """Take batches in equal parts, whose gradients are added up, so that its config says it.
+def settle_micro_batches(
+    trainer: Namespace, data: Namespace, most: int, parts: int | None = None
+) -> None:
+    """Take batches in equal parts, whose gradients are added up.
 
     A step sees the images it saw before, batch norm those of a part. A batch of training that does
     not fall into equal parts of at least half of `most` stays whole.
@@ -48,6 +46,7 @@ def settle_micro_batches(trainer: Namespace, data: Namespace, most: int) -> None
         trainer: Settings of the Trainer; `accumulate_grad_batches` is changed in place.
         data: The data module's class and arguments; both batch sizes are changed in place.
         most: Images that may go through the network at once, at least 2.
+        parts: Of a batch of training, which `most` has no say in then.
 
     Raises:
         UserError: The data module, a user's own, lets no one choose its batch sizes.
@@ -59,33 +58,21 @@ def settle_micro_batches(trainer: Namespace, data: Namespace, most: int) -> None
             " eval_batch_size",
             "use --cpu_micro_batch null, or let it take them, as by **kwargs",
         )
-    parts = _count_parts(sizes.batch_size, most)
+    parts = parts or _count_parts(sizes.batch_size, most)
     sizes.batch_size //= parts
     trainer.accumulate_grad_batches *= parts
     sizes.eval_batch_size = min(sizes.eval_batch_size, most)
 
 
-def _settle_again(config: Namespace, most: int, start: Start) -> None:
-    """The same of a run that goes on: its batches in the parts it began with, or of what is asked.
-
-    The run's config says parts. The command that began it says whole batches: so do all that say
-    another batch size than the config.
-    """
-    trainer, data, began = config.trainer, config.data, start.known["trainer"]
-    before: Any = start.known["data"].get("init_args") or {}
-    size, accumulated = before.get("batch_size"), began["accumulate_grad_batches"]
-    sizes: Any = data.get("init_args") or {}
-    if sizes.get("batch_size") != size:
-        if "trainer.accumulate_grad_batches" not in start.written:
-            trainer.accumulate_grad_batches = 1
-    elif trainer.accumulate_grad_batches != accumulated and start.written & _NAMES_DATA:
-        # a command as at the start, which leaves the batch size to the data module
-        whole, rest = divmod(size * accumulated, trainer.accumulate_grad_batches)
-        sizes.batch_size = size if rest else whole
-    now = sizes.get("batch_size"), sizes.get("eval_batch_size"), trainer.accumulate_grad_batches
-    is_other = now != (size, before.get("eval_batch_size"), accumulated)
-    if is_other and (is_on_cpu(trainer) or size <= most):  # else it began whole, on a GPU
-        settle_micro_batches(trainer, data, most)
+def _parts_before(data: Namespace, start: Start) -> int | None:
+    """In how many parts a batch went when the checkpoint was written; `None` if it is another."""
+    assert start.checkpoint is not None  # noqa: S101  # the caller's: something is known of it
+    before = (start.known["data"].get("init_args") or {}).get("batch_size")
+    part = start.checkpoint.get("datamodule_hyper_parameters", {}).get("batch_size")
+    now: Any = (data.get("init_args") or {}).get("batch_size")
+    if part is None or now != before or now % part:
+        return None
+    return int(now // part)
 
 
 def _refuse_other_parts(asked: Any, before: Any) -> None:

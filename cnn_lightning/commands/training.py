@@ -129,6 +129,7 @@ class TrainingCLI(LightningCLI):
         self.start = start
         self._tell = tell
         self._keeps_memory = False
+        self._asked: Namespace  # the settings of a training, before batches go in parts
         super().__init__(
             ImageClassifier,
             ImageDataModule,
@@ -219,6 +220,7 @@ class TrainingCLI(LightningCLI):
         if self.command == "fit":
             is_resumed = self.start.checkpoint is not None
             settle_arithmetic(config.trainer, cpu_bf16=config.cpu_bf16, is_resumed=is_resumed)
+            self._asked = config.clone()
             settle_batches(config, self.start)
             if is_resumed:
                 for line in self.start.changes(yaml.safe_load(self.dump_settings())):
@@ -302,9 +304,9 @@ class TrainingCLI(LightningCLI):
         return ("inductor" if asked is True else asked) or None
 
     def dump_settings(self) -> str:
-        """All settings as YAML; replays the run."""
+        """All settings of a training as YAML, with whole batches; replays the run."""
         parser = self._parser(self.command)
-        config = self.config[self.command].clone()
+        config = self._asked.clone()
         config["ckpt_path"] = None
         return to_yaml(yaml.safe_load(parser.dump(config, skip_unset=False)))
 
@@ -312,7 +314,7 @@ class TrainingCLI(LightningCLI):
         """Say what runs where, and write the config."""
         folder = self.start.folder
         config = self.config[self.command]
-        config["run"] = folder.name
+        self._asked["run"] = folder.name
         resumed = "" if self.start.step is None else f", resumed at step {self.start.step}"
         say(f"run {folder.path}{resumed}")
         trainer = self.trainer

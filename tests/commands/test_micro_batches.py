@@ -1,4 +1,4 @@
-"""Batches in parts on a CPU: the same step in less memory, and the config says so."""
+"""Batches in parts on a CPU: the same step in less memory, of batches that a config keeps whole."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from compare import assert_same_checkpoint
 from jsonargparse import Namespace
 from small import UNDRAWN
 
@@ -15,6 +16,7 @@ from cnn_lightning.commands.micro_batches import settle_batches, settle_micro_ba
 from cnn_lightning.errors import UserError
 from cnn_lightning.runs import RunFolder
 
+LAST = Path("checkpoints/last.ckpt")
 CONFIG = """
 data:
   class_path: ShapesDataModule
@@ -69,9 +71,9 @@ def test_a_run_takes_its_batches_in_parts_and_says_so(
     parts = fit(config, "parts")
     assert "steps of 4 × 4 images" in capsys.readouterr().out
     settings = yaml.safe_load((parts / "config.yaml").read_text())
-    assert settings["data"]["init_args"]["batch_size"] == 4
-    assert settings["data"]["init_args"]["eval_batch_size"] == 4
-    assert settings["trainer"]["accumulate_grad_batches"] == 4
+    assert settings["data"]["init_args"]["batch_size"] == 16
+    assert settings["data"]["init_args"]["eval_batch_size"] == 20
+    assert settings["trainer"]["accumulate_grad_batches"] == 1
     by_hand = fit(
         config,
         "by_hand",
@@ -80,10 +82,7 @@ def test_a_run_takes_its_batches_in_parts_and_says_so(
         "--data.eval_batch_size=4",
         "--trainer.accumulate_grad_batches=4",
     )
-    ends = [
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-        for folder in (parts, by_hand)
-    ]
+    ends = [torch.load(folder / LAST, weights_only=True) for folder in (parts, by_hand)]
     assert ends[0]["global_step"] == ends[1]["global_step"]
     for name, value in ends[0]["state_dict"].items():
         assert torch.equal(value, ends[1]["state_dict"][name]), name
@@ -97,7 +96,7 @@ def test_steps_of_fewer_or_smaller_parts_are_those_of_whole_batches(
     for run, most in (("parts", "5"), ("whole", "null")):
         sizes = [f"--data.num_images={num_images}", f"--data.batch_size={batch_size}"]
         folder = fit(config, run, f"--cpu_micro_batch={most}", *sizes)
-        content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        content = torch.load(folder / LAST, weights_only=True)
         ends.append((content["global_step"], content["state_dict"]))
     assert ends[0][0] == ends[1][0]
     for name, value in ends[1][1].items():
@@ -140,7 +139,7 @@ def test_the_same_command_goes_on_in_the_same_parts(
     twice = ["--trainer.accumulate_grad_batches=2", *UNDRAWN]
     run = fit(config, "parts", *twice, "--trainer.max_epochs=1")
     began = yaml.safe_load((run / "config.yaml").read_text())
-    assert began["trainer"]["accumulate_grad_batches"] == 8
+    assert began["trainer"]["accumulate_grad_batches"] == 2
     resumed = ["--ckpt_path=last", "--trainer.max_epochs=2"]
     fit(config, "parts", *twice, *resumed)
     asked = ["--run=parts", f"--log_dir={config.parent / 'logs'}", *resumed]
@@ -153,59 +152,53 @@ def test_the_same_command_goes_on_in_the_same_parts(
         assert settings == began
 
 
-BEGUN = {"batch_size": 4, "eval_batch_size": 4, "accumulate_grad_batches": 8}
-
-
-@pytest.mark.parametrize(
-    ("written", "changes", "becomes"),
-    [
-        ("", {}, (4, 4, 8)),
-        # 32 images a step: 16 in parts, accumulated once more
-        ("data.batch_size", {"batch_size": 16}, (4, 4, 4)),
-        (
-            "data.batch_size trainer.accumulate_grad_batches",
-            {"batch_size": 16, "accumulate_grad_batches": 2},
-            (4, 4, 8),
-        ),
-        (
-            "data.batch_size trainer.accumulate_grad_batches",
-            {"batch_size": 32, "accumulate_grad_batches": 8},
-            (4, 4, 64),
-        ),
-        ("data.eval_batch_size", {"eval_batch_size": 250}, (4, 4, 8)),
-        # a command as at the start, and one that wants another number of parts
-        (
-            "data trainer.accumulate_grad_batches",
-            {"accumulate_grad_batches": 2, "eval_batch_size": 20},
-            (4, 4, 8),
-        ),
-        ("trainer.accumulate_grad_batches", {"accumulate_grad_batches": 2}, (4, 4, 2)),
-    ],
-)
-@pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
-def test_batches_that_are_named_on_a_resume_are_whole_ones(
-    written: str, changes: dict[str, int], becomes: tuple[int, ...], accelerator: str
-) -> None:
-    assert settled(BEGUN, changes, written, accelerator) == becomes
+BEGUN = {"batch_size": 16, "eval_batch_size": 250, "accumulate_grad_batches": 2}
 
 
 @pytest.mark.parametrize(
     ("changes", "becomes"),
-    [({}, (128, 250, 1)), ({"batch_size": 64}, (64, 250, 1))],
+    [
+        ({}, (4, 4, 8)),
+        ({"accumulate_grad_batches": 1}, (4, 4, 4)),
+        ({"eval_batch_size": 2}, (4, 2, 8)),
+        ({"batch_size": 32}, (4, 4, 16)),
+        ({"batch_size": 12, "accumulate_grad_batches": 1}, (4, 4, 3)),
+    ],
 )
-def test_a_run_that_began_whole_on_a_gpu_stays_whole_there(
+def test_batches_that_are_named_on_a_resume_are_whole_ones(
     changes: dict[str, int], becomes: tuple[int, ...]
 ) -> None:
-    whole = {"batch_size": 128, "eval_batch_size": 250, "accumulate_grad_batches": 1}
-    assert settled(whole, changes, "data data.batch_size", "gpu") == becomes
-    on_cpu = settled(whole, changes, "data data.batch_size", "cpu")
-    assert on_cpu == ((4, 4, 16) if changes else becomes)
+    assert settled(4, changes, "cpu") == becomes
 
 
-def settled(
-    begun: dict[str, int], changes: dict[str, int], written: str, accelerator: str
-) -> tuple[int, ...]:
-    """Both batch sizes and the accumulation of a resume with `cpu_micro_batch` 4."""
+@pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
+def test_parts_are_those_that_the_run_began_with(accelerator: str) -> None:
+    assert settled(2, {}, accelerator) == (2, 4, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "on_gpu", "on_cpu"),
+    [
+        # an epoch that is not over counts whole batches
+        ({}, (16, 250, 2), (16, 4, 2)),
+        ({"batch_size": 64}, (64, 250, 2), (4, 4, 32)),
+    ],
+)
+def test_a_run_that_began_whole_on_a_gpu_stays_whole_there(
+    changes: dict[str, int], on_gpu: tuple[int, ...], on_cpu: tuple[int, ...]
+) -> None:
+    assert settled(16, changes, "gpu") == on_gpu
+    assert settled(16, changes, "cpu") == on_cpu
+
+
+def settled(part: int, changes: dict[str, int], accelerator: str) -> tuple[int, ...]:
+    """Both batch sizes and the accumulation of a resume with `cpu_micro_batch` 4.
+
+    Args:
+        part: Images that went through the network at once before.
+        changes: Of what the run began with.
+        accelerator: Where it goes on.
+    """
 
     def settings(numbers: dict[str, int]) -> dict[str, Any]:
         sizes = {key: numbers[key] for key in ("batch_size", "eval_batch_size")}
@@ -216,16 +209,25 @@ def settled(
             "cpu_micro_batch": 4,
         }
 
-    asked = settings({**begun, **changes})
+    asked = settings({**BEGUN, **changes})
     config = Namespace(
         data=Namespace(class_path="", init_args=Namespace(asked["data"]["init_args"])),
         trainer=Namespace(asked["trainer"]),
         cpu_micro_batch=asked["cpu_micro_batch"],
     )
-    start = Start("fit", [], RunFolder(Path()), known=settings(begun), written={*written.split()})
+    checkpoint = {"datamodule_hyper_parameters": {"batch_size": part}}
+    known = settings(BEGUN)
+    start = Start("fit", [], RunFolder(Path()), checkpoint=checkpoint, known=known)
     settle_batches(config, start)
     sizes = config.data.init_args
     return sizes.batch_size, sizes.eval_batch_size, config.trainer.accumulate_grad_batches
+
+
+def test_a_run_replays_with_another_batch_size(config: Path) -> None:
+    other = ["--data.batch_size=8", "--trainer.max_epochs=1", *UNDRAWN]
+    run = fit(config, "first", "--trainer.max_epochs=1", *UNDRAWN)
+    ends = [fit(start, "other", *other) / LAST for start in (config, run / "config.yaml")]
+    assert_same_checkpoint(*ends)
 
 
 @pytest.mark.parametrize("asked", ["4", "{bfloat16: 8, float32: 2}"])
@@ -233,7 +235,7 @@ def test_a_run_that_began_whole_takes_no_parts(
     asked: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = fit(config, "whole", "--cpu_micro_batch=null", "--trainer.max_epochs=1", *UNDRAWN)
-    last = f"--ckpt_path={whole / 'checkpoints' / 'last.ckpt'}"
+    last = f"--ckpt_path={whole / LAST}"
     assert main(["fit", last, "--trainer.max_epochs=3", f"--cpu_micro_batch={asked}"]) == 2
     assert capsys.readouterr().err.splitlines()[0] == (
         f"error: cpu_micro_batch is {asked}, and the run began with null, which it keeps"

@@ -47,6 +47,19 @@ def check_resumable(content: Content, classifier: ImageClassifier) -> None:
         _check_optimization(content, classifier)
 
 
+def go_on_by_epochs(trainer: L.Trainer) -> None:
+    """Let a run that `max_steps` limits go on from an epoch's end as one that epochs limit does.
+
+    Lightning takes that epoch for unfinished and goes through its end once more; from then on what
+    validation finds is logged a step late.
+    """
+    trainer.fit_loop._iteration_based_training = _never  # type: ignore[method-assign]
+
+
+def _never() -> bool:  # no lambda: some strategies send the trainer to new processes
+    return False
+
+
 def _check_average(content: Content) -> None:
     """The weights that were trained, beside an average in their place."""
     trained, more = (content.values.get(key) for key in ("current_model_state", "averaging_state"))

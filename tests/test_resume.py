@@ -173,6 +173,15 @@ def test_a_run_that_steps_limit_goes_on_from_an_epochs_end_with_the_same_rows(
     assert rows(runs[0]) == rows(runs[1])
 
 
+def test_the_best_accuracy_is_told_beside_a_checkpoint_of_the_users_own(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/loss"]
+    assert fit(recipe, tmp_path, *SHORT, *own, "--trainer.max_epochs=1") == 0
+    accuracy = float(rows(folder(tmp_path))[-1]["val/accuracy"])
+    assert f"best val/accuracy {accuracy:.4f}  look" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "model",
     [["--model", "LeNet"], ["--model=LeNet"], ["--model.class_path", "LeNet"], ["--config"]],

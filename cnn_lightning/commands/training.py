@@ -361,8 +361,12 @@ class TrainingCLI(LightningCLI):
         """Name the run folder, the best accuracy and the command to look at it."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        best = self.trainer.checkpoint_callback
-        score = getattr(best, "best_model_score", None)
+        own = (
+            one
+            for one in self.trainer.checkpoint_callbacks
+            if isinstance(one, callbacks.BestCheckpoint)
+        )
+        score = getattr(next(own, None), "best_model_score", None)
         told = "" if score is None else f"  best val/accuracy {float(score):.4f}"
         say(
             f"done: {self.start.folder.path}{told}  look: "

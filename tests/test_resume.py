@@ -173,6 +173,23 @@ def test_a_run_that_steps_limit_goes_on_from_an_epochs_end_with_the_same_rows(
     assert rows(runs[0]) == rows(runs[1])
 
 
+def test_a_checkpoint_that_is_due_with_a_validation_is_written_a_step_later(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    write = LastCheckpoint._write
+
+    def watched(callback: LastCheckpoint, trainer: L.Trainer) -> None:
+        written.append(trainer.global_step)
+        write(callback, trainer)
+
+    monkeypatch.setattr(LastCheckpoint, "_write", watched)
+    more = ["--trainer.max_epochs=1", "--trainer.limit_val_batches=1", *UNDRAWN]
+    every = ["--checkpoint.every_n_steps=2", "--trainer.val_check_interval=4"]
+    assert fit(recipe, tmp_path, *more, *every) == 0
+    assert written == [2, 5, 6, STEPS_PER_EPOCH]
+
+
 def test_the_best_accuracy_is_told_beside_a_checkpoint_of_the_users_own(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

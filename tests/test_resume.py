@@ -199,6 +199,17 @@ def test_the_best_accuracy_is_told_beside_a_checkpoint_of_the_users_own(
     assert f"best val/accuracy {accuracy:.4f}  look" in capsys.readouterr().out
 
 
+def test_an_interval_longer_than_an_epoch_is_refused(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(recipe, tmp_path, "--trainer.val_check_interval=10", *UNDRAWN) == 2
+    assert capsys.readouterr().err == (
+        "error: `val_check_interval` (10) must be less than or equal to the number of the training"
+        " batches (9)\n"
+        "  give at most so many, or --trainer.check_val_every_n_epoch null to count over epochs\n"
+    )
+
+
 @pytest.mark.parametrize(
     "model",
     [["--model", "LeNet"], ["--model=LeNet"], ["--model.class_path", "LeNet"], ["--config"]],

@@ -35,6 +35,7 @@ model:
 trainer: {max_epochs: 3, log_every_n_steps: 2}
 """
 STEPS_PER_EPOCH = 9
+SHORT = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", *UNDRAWN]
 
 
 @pytest.fixture
@@ -156,6 +157,59 @@ def test_a_stop_waits_for_what_no_checkpoint_holds(
     assert rows(runs[0]) == rows(runs[1])
 
 
+def test_a_run_that_steps_limit_goes_on_from_an_epochs_end_with_the_same_rows(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", *UNDRAWN]
+    more.append("--trainer.max_steps=6")
+    assert fit(recipe, tmp_path / "whole", *more) == 0
+    with monkeypatch.context() as patch:
+        StopAt(2, signal.SIGTERM).install(patch)
+        assert fit(recipe, tmp_path / "cut", *more) == 128 + signal.SIGTERM
+    assert fit(recipe, tmp_path / "cut", "--ckpt_path", "last", *more) == 0
+    runs = [folder(tmp_path / name) for name in ("whole", "cut")]
+    assert_same_checkpoint(*(run / LAST for run in runs))
+    assert [row["step"] for row in rows(runs[0]) if row["val/loss"]] == ["1", "3", "5"]
+    assert rows(runs[0]) == rows(runs[1])
+
+
+def test_a_checkpoint_that_is_due_with_a_validation_is_written_a_step_later(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    write = LastCheckpoint._write
+
+    def watched(callback: LastCheckpoint, trainer: L.Trainer) -> None:
+        written.append(trainer.global_step)
+        write(callback, trainer)
+
+    monkeypatch.setattr(LastCheckpoint, "_write", watched)
+    more = ["--trainer.max_epochs=1", "--trainer.limit_val_batches=1", *UNDRAWN]
+    every = ["--checkpoint.every_n_steps=2", "--trainer.val_check_interval=4"]
+    assert fit(recipe, tmp_path, *more, *every) == 0
+    assert written == [2, 5, 6, STEPS_PER_EPOCH]
+
+
+def test_the_best_accuracy_is_told_beside_a_checkpoint_of_the_users_own(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/loss"]
+    assert fit(recipe, tmp_path, *SHORT, *own, "--trainer.max_epochs=1") == 0
+    accuracy = float(rows(folder(tmp_path))[-1]["val/accuracy"])
+    assert f"best val/accuracy {accuracy:.4f}  look" in capsys.readouterr().out
+
+
+def test_an_interval_longer_than_an_epoch_is_refused(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(recipe, tmp_path, "--trainer.val_check_interval=10", *UNDRAWN) == 2
+    assert capsys.readouterr().err == (
+        "error: `val_check_interval` (10) must be less than or equal to the number of the training"
+        " batches (9)\n"
+        "  give at most so many, or --trainer.check_val_every_n_epoch null to count over epochs\n"
+    )
+
+
 @pytest.mark.parametrize(
     "model",
     [["--model", "LeNet"], ["--model=LeNet"], ["--model.class_path", "LeNet"], ["--config"]],
@@ -173,9 +227,6 @@ def test_the_same_command_resumes_a_run_whose_model_is_not_the_first_that_is_nam
     content = torch.load(folder(tmp_path) / "checkpoints/last.ckpt", weights_only=True)
     assert content["cnn_lightning"]["classifier"].endswith(".LeNet")
     assert content["epoch"] == 1
-
-
-SHORT = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", *UNDRAWN]
 
 
 def test_a_run_goes_on_in_the_time_that_it_has_left(recipe: Path, tmp_path: Path) -> None:

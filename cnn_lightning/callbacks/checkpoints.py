@@ -98,6 +98,7 @@ class LastCheckpoint(Checkpoint):
         self.folder: RunFolder | None = None
         self.signals = [signal.SIGINT, signal.SIGTERM]
         self._signal: int | None = None
+        self._waits = False  # a checkpoint, for the validation at its step to be over
         self._handlers: dict[int, Any] = {}
         self._written_at = time.monotonic()
 
@@ -137,13 +138,14 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        # Lightning would skip the validation that follows when resumed from here; wait for it
-        if trainer.is_last_batch or self._validates_next(trainer, batch_idx):
-            return
-        if not ends_step(trainer, batch_idx):
+        if trainer.is_last_batch or not ends_step(trainer, batch_idx):
             return  # gradients in hand are in no checkpoint
+        # Lightning would skip the validation that follows when resumed from here; wait for it
+        if self._validates_next(trainer, batch_idx):
+            self._waits |= self._is_due_by_steps(trainer)
+            return
         heard = self._heard(trainer)
-        if heard or self._is_due(trainer):
+        if heard or self._waits or self._is_due(trainer):
             self._write(trainer)
         self._leave_if(heard)
 
@@ -186,14 +188,18 @@ class LastCheckpoint(Checkpoint):
         return isinstance(every, int) and (batch_idx + 1) % every == 0
 
     def _is_due(self, trainer: L.Trainer) -> bool:
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        if self._is_due_by_steps(trainer):
             return True
         waited = time.monotonic() - self._written_at > 60 * self.every_n_minutes
         if trainer.world_size > 1 and self.every_n_minutes:
             waited = trainer.strategy.broadcast(waited)
         return bool(self.every_n_minutes) and waited
 
+    def _is_due_by_steps(self, trainer: L.Trainer) -> bool:
+        return bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
+
     def _write(self, trainer: L.Trainer) -> None:
+        self._waits = False
         is_trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set at run time
         if self.folder is not None and not is_trial:
             trainer.save_checkpoint(self.folder.checkpoints / "last.ckpt")

@@ -250,6 +250,8 @@ class ImageClassifier(LeanModule):
         trainer = self.trainer
         place = (self._run_seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         seed_torch(self.device, "step", *place)
+        # the schedule has moved on when an epoch that steps or time cut off is logged
+        self._window.rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     @override
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
@@ -296,7 +298,7 @@ class ImageClassifier(LeanModule):
         loss, accuracy = self._window.take_means(self.trainer)
         metrics = {"train/loss": loss, "train/accuracy": accuracy}
         tell(self.trainer, metrics)
-        metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        metrics["lr"] = self._window.rate
         for logger in self.trainer.loggers:
             logger.log_metrics({**metrics, "epoch": self.current_epoch}, step)
 

@@ -79,7 +79,9 @@ def weighted_cross_entropy(
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     total = F.cross_entropy(logits, labels, weight=weights, reduction="sum")
     if label_smoothing > 0:
-        of_images = weights[labels] if labels.ndim == 1 else labels @ weights
-        spread = -(of_images * F.log_softmax(logits, 1).mean(1)).sum()
+        # neither a product of matrices nor bfloat16's logarithms: mixed precision rounds both
+        of_images = weights[labels] if labels.ndim == 1 else (labels * weights).sum(1)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        spread = -(of_images * F.log_softmax(logits, 1, dtype=wide).mean(1)).sum()
         total = (1 - label_smoothing) * total + label_smoothing * spread
     return total / len(labels)

@@ -17,9 +17,13 @@ class TrainingWindow:
 
     What a step gives is kept on its device as it comes, and read together later: nothing waits
     between two loggings, and in a small network's step every operation counts, however small.
+
+    Attributes:
+        rate: The learning rate of the last batch.
     """
 
     def __init__(self) -> None:
+        self.rate = 0.0
         self._loss = 0.0  # summed over images
         self._correct = 0
         self._images = 0

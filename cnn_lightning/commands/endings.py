@@ -19,6 +19,7 @@ from cnn_lightning.errors import (
     LostProcessError,
     PlainError,
     RunError,
+    UserError,
 )
 from cnn_lightning.files import explain_disk_failure, explain_no_access, load_checkpoint
 from cnn_lightning.imports import own_modules
@@ -32,7 +33,7 @@ _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 def explained(start: Start, argv: list[str]) -> Iterator[None]:
     """Let a lack of disk, memory or a process leave as a `RunError` that says how to go on.
 
-    A lack of permission leaves as a `UserError`.
+    A lack of permission leaves as a `UserError`, and so does an interval that no epoch has.
 
     Args:
         start: How the command started.
@@ -59,7 +60,7 @@ def explained(start: Start, argv: list[str]) -> Iterator[None]:
         failure = explain_disk_failure(error) or _explain_memory(error) or _explain_refusal(error)
         if failure is not None:
             raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
-        mistake = explain_no_access(error)
+        mistake = explain_no_access(error) or _explain_interval(error)
         if mistake is None:
             raise
         raise mistake from error
@@ -86,6 +87,16 @@ def _explain_refusal(error: Exception) -> RunError | None:
     return RunError(
         f"{what} {_NOT_DETERMINISTIC} on this device",
         "use --trainer.deterministic warn, or false",
+    )
+
+
+def _explain_interval(error: Exception) -> UserError | None:
+    # Lightning notices it when it counts the batches of an epoch
+    if not isinstance(error, ValueError) or "`val_check_interval`" not in str(error):
+        return None
+    return UserError(
+        str(error).partition(". ")[0].strip(),
+        "give at most so many, or --trainer.check_val_every_n_epoch null to count over epochs",
     )
 
 

@@ -47,6 +47,19 @@ def check_resumable(content: Content, classifier: ImageClassifier) -> None:
         _check_optimization(content, classifier)
 
 
+def go_on_by_epochs(trainer: L.Trainer) -> None:
+    """Let a run that `max_steps` limits go on from an epoch's end as one that epochs limit does.
+
+    Lightning takes that epoch for unfinished and goes through its end once more; from then on what
+    validation finds is logged a step late.
+    """
+    trainer.fit_loop._iteration_based_training = _never  # type: ignore[method-assign]
+
+
+def _never() -> bool:  # no lambda: some strategies send the trainer to new processes
+    return False
+
+
 def _check_average(content: Content) -> None:
     """The weights that were trained, beside an average in their place."""
     trained, more = (content.values.get(key) for key in ("current_model_state", "averaging_state"))
@@ -163,10 +176,10 @@ def _check_optimizer(
         what="its optimizer's groups hold other parameters",
     )
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    # Muon keeps other things of kernels than of vectors
+    # Muon keeps other things of kernels than of vectors, with or without sides of 1
     forms = {
-        ndim: _state_after_a_step(type(optimizer), optimizer.defaults, ndim)
-        for ndim in {parameter.ndim for parameter in parameters}
+        shape: _state_after_a_step(type(optimizer), optimizer.defaults, shape)
+        for shape in set(map(_small_shape, parameters))
     }
     needed = is_whole and content.values["global_step"] > 0 and all(forms.values())
     for place, one in (per_parameter or {}).items():
@@ -174,7 +187,7 @@ def _check_optimizer(
             holds=isinstance(one, dict) and place in range(len(parameters)),
             what="its optimizer's state is not one of each parameter",
         )
-        expected = forms[parameters[place].ndim]
+        expected = forms[_small_shape(parameters[place])]
         content.demand(
             holds=expected is None or one.keys() == expected.keys(),
             what=f"its optimizer's state holds {', '.join(map(str, one))}",
@@ -189,19 +202,24 @@ def _check_optimizer(
     content.demand(holds=not missing, what="its optimizer's state lacks parameters")
 
 
+def _small_shape(parameter: Tensor) -> tuple[int, ...]:
+    """The shape of a parameter with sides of at most 2."""
+    return tuple(min(side, 2) for side in parameter.shape)
+
+
 def _state_after_a_step(
-    kind: type[Optimizer], defaults: dict[str, Any], ndim: int
+    kind: type[Optimizer], defaults: dict[str, Any], shape: tuple[int, ...]
 ) -> dict[str, Any] | None:
-    """What an optimizer keeps for a parameter of `ndim` dimensions; `None` if none can tell."""
-    parameter = torch.nn.Parameter(torch.zeros([2] * ndim))
+    """What an optimizer keeps for a parameter of such a shape; `None` if none can tell."""
+    parameter = torch.nn.Parameter(torch.zeros(shape))
     parameter.grad = torch.zeros_like(parameter)
     arguments = {
         key: value for key, value in defaults.items() if key in inspect.signature(kind).parameters
     }
-    optimizer = kind([parameter], **arguments)
     try:
+        optimizer = kind([parameter], **arguments)
         optimizer.step()
-    except TypeError:  # one that needs the loss as a function
+    except TypeError:  # one that needs more arguments, or the loss as a function
         return None
     return dict(optimizer.state[parameter])
 

@@ -45,7 +45,7 @@ from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.micro_batches import settle_batches
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.preparation import expect_its_shape, keep_preparation
-from cnn_lightning.commands.resuming import check_restorable, check_resumable
+from cnn_lightning.commands.resuming import check_restorable, check_resumable, go_on_by_epochs
 from cnn_lightning.commands.thrift import (
     LeanTrainer,
     NoProfiler,
@@ -247,6 +247,7 @@ class TrainingCLI(LightningCLI):
         skip_clipping(trainer, self.model)
         skip_empty_hooks(self.model)
         keep_loss_plain(trainer)
+        go_on_by_epochs(trainer)
         self._set_folder(trainer, folder)
         if trainer.world_size > 1:
             same = callbacks.SameFolder(folder, partial(self._set_folder, trainer))
@@ -362,8 +363,12 @@ class TrainingCLI(LightningCLI):
         """Name the run folder, the best accuracy and the command to look at it."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        best = self.trainer.checkpoint_callback
-        score = getattr(best, "best_model_score", None)
+        own = (
+            one
+            for one in self.trainer.checkpoint_callbacks
+            if isinstance(one, callbacks.BestCheckpoint)
+        )
+        score = getattr(next(own, None), "best_model_score", None)
         told = "" if score is None else f"  best val/accuracy {float(score):.4f}"
         say(
             f"done: {self.start.folder.path}{told}  look: "

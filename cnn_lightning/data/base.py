@@ -369,7 +369,13 @@ class ImageDataModule(L.LightningDataModule, ABC):
         if self.trainer.max_steps > 0:
             batches = self.trainer.max_steps * self.trainer.accumulate_grad_batches
             shares.append((epoch * num_batches + number) / batches)
-        return min(1.0, max(shares, default=1.0))
+        if not shares:
+            raise UserError(
+                f"start_size is {self.progressive_size.start}, and nothing limits the epochs or "
+                "steps over which images grow",
+                "add --trainer.max_epochs or --trainer.max_steps, or leave start_size out",
+            )
+        return min(1.0, max(shares))
 
     def _place(self) -> tuple[int, int]:
         """The epoch and the batch of it that comes next, as the Trainer counts them."""

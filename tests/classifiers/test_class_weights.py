@@ -57,6 +57,18 @@ def test_what_smoothing_spreads_weighs_what_the_image_does(*, mixed: bool) -> No
     torch.testing.assert_close(loss, total / 7)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_mixed_precision_rounds_the_logits_alone(*, mixed: bool) -> None:
+    logits, labels = draw()
+    logits, weights = logits.bfloat16(), torch.tensor([1.37, 0.21, 2.9])
+    targets = F.one_hot(labels, 3).float()
+    given = 0.7 * targets + 0.3 * targets.roll(1, 0) if mixed else labels
+    with torch.autocast("cpu", torch.bfloat16):
+        found = weighted_cross_entropy(logits, given, weights, label_smoothing=0.2)
+    wanted = weighted_cross_entropy(logits.float(), given, weights, label_smoothing=0.2)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+
+
 def test_smoothing_does_not_teach_the_rare_class_for_the_common_one() -> None:
     weights = balanced_weights(torch.tensor([100, 1]), ["common", "rare"])
     logits = torch.zeros(1, 2, requires_grad=True)

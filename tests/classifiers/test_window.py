@@ -1,15 +1,19 @@
 """What training has seen since it was last logged is summed the same, whenever it is read."""
 
+import csv
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from cnn_lightning.classifiers import window
+from cnn_lightning.classifiers import LeNet, window
 from cnn_lightning.classifiers.window import TrainingWindow
+from cnn_lightning.data import ShapesDataModule
 
 ALONE = cast(L.Trainer, SimpleNamespace(world_size=1))
 
@@ -59,3 +63,28 @@ def test_a_window_of_two_processes_goes_on_in_one() -> None:
     seen = TrainingWindow()
     seen.restore([[2.0, 1.0, 2.0], [4.0, 1.0, 1.0]], None)
     assert seen.take_means(ALONE) == (2.0, 2 / 3)
+
+
+def test_the_rate_logged_where_steps_cut_an_epoch_off_is_that_of_its_last_step(
+    tmp_path: Path,
+) -> None:
+    logger = CSVLogger(tmp_path)
+    trainer = L.Trainer(
+        max_epochs=2,
+        max_steps=5,
+        accelerator="cpu",
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    schedule = {"class_path": "WarmupLinear", "init_args": {"warmup": 0.0}}
+    optimizer = {"class_path": "SGD", "init_args": {"lr": 0.1}}
+    # 36 training images: four steps an epoch
+    data = ShapesDataModule(num_images=40, num_test=20, batch_size=9)
+    trainer.fit(LeNet(10, optimizer=optimizer, schedule=schedule), data)
+    with Path(logger.log_dir, "metrics.csv").open(newline="") as stream:
+        rates = {int(row["step"]): float(row["lr"]) for row in csv.DictReader(stream) if row["lr"]}
+    # of five steps, each a fifth lower than the one before
+    assert rates == {3: pytest.approx(0.1 * 2 / 5), 4: pytest.approx(0.1 * 1 / 5)}

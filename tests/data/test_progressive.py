@@ -88,6 +88,16 @@ def test_images_grow_where_a_few_batches_are_overfitted() -> None:
     assert sizes == [16, 24, 32, 32]
 
 
+def test_images_cannot_grow_over_a_run_that_nothing_but_time_limits() -> None:
+    data = ShapesDataModule(num_images=60, num_test=20, start_size=16)
+    trainer = SimpleNamespace(
+        overfit_batches=0, num_training_batches=4, max_epochs=-1, max_steps=-1
+    )
+    data.trainer = trainer  # type: ignore[assignment]  # what the data module asks of it
+    with pytest.raises(UserError, match="start_size is 16, and nothing limits"):
+        data._progress(0, 0)
+
+
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_resumes_exactly(RECIPE, tmp_path, monkeypatch, 5)
 

@@ -216,6 +216,24 @@ def test_images_of_four_channels_are_shown(tmp_path: Path) -> None:
     }
 
 
+def test_kernels_are_in_colour_where_they_see_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Narrow(ImageClassifier):
+        def __init__(self) -> None:
+            convolutions = torch.nn.Conv2d(3, 3, 3), torch.nn.Conv2d(3, 2, 3)
+            flat = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+            super().__init__(torch.nn.Sequential(*convolutions, *flat, torch.nn.Linear(2, 10)))
+
+    drawn: list[bool] = []
+
+    def draw(*args: object, sees_image: bool, **kwargs: object) -> Sheet:
+        drawn.append(sees_image)
+        return Sheet(1, 1)
+
+    monkeypatch.setattr("cnn_lightning.callbacks.kernels.draw_kernels", draw)
+    list(Kernels(layers="all").draw(L.Trainer(logger=False, accelerator="cpu"), Narrow(), 0))
+    assert drawn == [True, False]
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_every_hook_comes_off_in_any_precision(precision: str) -> None:
     classifier = LeNet(num_classes=10, activation="tanh")

@@ -58,8 +58,9 @@ _FILMS = (
     (
         "feature_maps",
         "Feature maps",
-        "What a layer makes of a validation image of each class, as training goes on. Choose an "
-        "epoch; 0 is the untrained network. With the keyboard: the arrow keys.",
+        "What a layer makes of a few images, as training goes on: a validation image of each of "
+        "the first ten classes, unless others were named. Choose an epoch; 0 is the untrained "
+        "network. With the keyboard: the arrow keys.",
     ),
     ("kernels", "Kernels", "What the layers have learnt to look for, as training goes on."),
 )

@@ -193,6 +193,7 @@ def test_a_frame_of_each_epoch_and_only_one_is_shown(log_dir: Path) -> None:
     assert {one["id"] for one in page.named("input")} == labels
     assert "no picture of epoch 1" in page.text
     assert "no picture of epoch 3" in page.text
+    assert "of each of the first ten classes, unless others were named" in page.text
     css = (Path(report.__file__).parent / "report.css").read_text()
     for number in range(report.MAX_EPOCHS):
         assert re.search(rf"\.f{number}:checked ~ \.f{number}\b", css)

@@ -40,6 +40,7 @@ class History:
         settings: The newest config, flat, with dots in the keys; `None` if there is none.
         num_parameters: Of the network, `None` if there is no checkpoint.
         test: All that was measured in the test of `test_accuracy`, by its name after `test/`.
+        num_tests: Checkpoints that were tested.
     """
 
     folder: RunFolder
@@ -53,6 +54,7 @@ class History:
     settings: dict[str, Any] | None
     num_parameters: int | None
     test: dict[str, float] = field(default_factory=dict)
+    num_tests: int = 0
 
     @property
     def best(self) -> tuple[float, float]:
@@ -111,6 +113,7 @@ def read_history(folder: RunFolder) -> History:
         settings=_read_settings(folder),
         num_parameters=_count_parameters(folder),
         test={name[5:]: value for name, value in test.items() if name.startswith("test/")},
+        num_tests=len(tests),
     )
 
 

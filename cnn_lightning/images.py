@@ -98,7 +98,7 @@ def fit_image(image: Tensor, height: int, width: int) -> Tensor:
     """Scale an image to fill a size, antialiased bilinear, and crop what is over on both sides.
 
     Args:
-        image: C×H×W uint8, C being 1 or 3.
+        image: C×H×W uint8.
         height: Of the result, at least 1.
         width: Of the result, at least 1.
 
@@ -111,6 +111,8 @@ def fit_image(image: Tensor, height: int, width: int) -> Tensor:
     """
     if image.shape[1:] == (height, width):
         return image
+    if len(image) not in (1, 3):  # Pillow would take the fourth for transparency
+        return torch.cat([fit_image(channel[None], height, width) for channel in image])
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
     picture = Image.fromarray(pixels.contiguous().numpy())
     return _pixels(ImageOps.fit(picture, (width, height), method=Image.Resampling.BILINEAR))
@@ -122,22 +124,32 @@ def load_images(
     """Bring what a user gives for prediction into one form.
 
     Args:
-        images: N×C×H×W uint8 with 1 or 3 channels, or one or more Pillow images or paths.
-        channels: Colour channels wanted, 1 or 3.
+        images: N×C×H×W uint8, with 1 or 3 channels where 1 or 3 are wanted, else with as many as
+            are wanted; or one or more Pillow images or paths.
+        channels: Channels wanted.
 
     Returns:
         One C×H×W uint8 tensor per image; sizes may differ.
 
     Raises:
-        UserError: As `read_image`; a Pillow image is named by its place, from 0.
+        UserError: As `read_image`; a Pillow image is named by its place, from 0. Files or Pillow
+            images are given where other than 1 or 3 channels are wanted.
         ValueError: A tensor has another type or shape.
     """
     mode: Mode = "RGB" if channels == 3 else "L"
     if isinstance(images, Tensor):
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            shape = "×".join(map(str, images.shape))
-            raise ValueError(f"images are {images.dtype} {shape}, not uint8 N×C×H×W with C 1 or 3")
+        known = {1, 3} if channels in (1, 3) else {channels}
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in known:
+            shape, wanted = "×".join(map(str, images.shape)), " or ".join(map(str, sorted(known)))
+            raise ValueError(
+                f"images are {images.dtype} {shape}, not uint8 N×C×H×W with C {wanted}"
+            )
         return list(_to_channels(images, channels))
+    if channels not in (1, 3):
+        raise UserError(
+            f"{channels} channels are wanted, and image files are read with 1 or 3",
+            "give a tensor N×C×H×W of uint8 to predict_images",
+        )
     if isinstance(images, ImageSource):
         images = [images]
     return [

@@ -279,6 +279,18 @@ def test_other_tensors_are_refused() -> None:
             load_images(images, 3)
 
 
+def test_tensors_of_other_channels_are_taken_where_they_are_wanted(tmp_path: Path) -> None:
+    images = noise(6, 4, channels=4).unsqueeze(0)
+    (image,) = load_images(images, 4)
+    assert torch.equal(image, images[0])
+    halves = fit_image(image, 3, 2)
+    assert torch.equal(halves, torch.cat([fit_image(one[None], 3, 2) for one in image]))
+    with pytest.raises(ValueError, match="with C 4"):
+        load_images(images[:, :3], 4)
+    with pytest.raises(UserError, match="4 channels are wanted"):
+        load_images(tmp_path / "image.png", 4)
+
+
 def test_a_damaged_pillow_image_is_named_by_its_place(tmp_path: Path) -> None:
     truncated(tmp_path / "image.jpg")
     with (

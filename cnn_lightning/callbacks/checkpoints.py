@@ -91,7 +91,7 @@ class LastCheckpoint(Checkpoint):
         every_n_minutes: Also write after so many minutes; 0 = off.
     """
 
-    def __init__(self, every_n_steps: int = 0, every_n_minutes: float = 10) -> None:
+    def __init__(self, every_n_steps: int = 0, every_n_minutes: float = 10.0) -> None:
         super().__init__()
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes

@@ -54,4 +54,10 @@ class Kernels(EpochPictures):
         for name, layer in select_layers(classifier.network, self.layers).items():
             if isinstance(layer, nn.Conv2d):
                 title = f"Kernels of {name}, {'untrained' if epoch == 0 else f'epoch {epoch}'}"
-                yield name, draw_kernels(layer.weight, title, max_kernels=self.max_kernels)
+                sees_image = layer is classifier.network.first_conv
+                yield (
+                    name,
+                    draw_kernels(
+                        layer.weight, title, max_kernels=self.max_kernels, sees_image=sees_image
+                    ),
+                )

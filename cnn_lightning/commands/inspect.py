@@ -168,7 +168,10 @@ def _draw(
             yield (
                 f"kernels/{name}",
                 draw_kernels(
-                    layer.weight, f"Kernels of {name}", max_kernels=arguments.max_channels
+                    layer.weight,
+                    f"Kernels of {name}",
+                    max_kernels=arguments.max_channels,
+                    sees_image=layer is classifier.network.first_conv,
                 ),
             )
 

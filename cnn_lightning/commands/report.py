@@ -58,8 +58,9 @@ _FILMS = (
     (
         "feature_maps",
         "Feature maps",
-        "What a layer makes of a validation image of each class, as training goes on. Choose an "
-        "epoch; 0 is the untrained network. With the keyboard: the arrow keys.",
+        "What a layer makes of a few images, as training goes on: a validation image of each of "
+        "the first ten classes, unless others were named. Choose an epoch; 0 is the untrained "
+        "network. With the keyboard: the arrow keys.",
     ),
     ("kernels", "Kernels", "What the layers have learnt to look for, as training goes on."),
 )
@@ -107,7 +108,7 @@ def make_page(
         names=shown_names,
         head=["", *shown_names],
         rows=_table(rows, histories, settings),
-        remarks=remarks,
+        remarks=[*remarks, *_several_tests(shown_names, histories)],
         classes=classes,
         curves=curves_cell,
         sections=[section for section in (*films, *pictures) if section is not None],
@@ -134,6 +135,16 @@ def _table(
     if settings:
         table.append(["Settings that differ" if len(histories) > 1 else "Settings"])
     return table + [[_cut(row.name), *map(_cut, row.shown())] for row in settings[:MAX_SETTINGS]]
+
+
+def _several_tests(names: Sequence[str], histories: Sequence[History]) -> list[str]:
+    """Of whose test the numbers are, and of whose the pictures, where they may differ."""
+    return [
+        f"{name}: {history.num_tests} checkpoints were tested. The numbers are those of best.ckpt, "
+        "if it is among them, the pictures those of the test that was made last."
+        for name, history in zip(names, histories, strict=True)
+        if history.num_tests > 1
+    ]
 
 
 def _classes(histories: Sequence[History]) -> tuple[list[list[str]], int]:

@@ -18,6 +18,7 @@ from cnn_lightning.commands.parser import Parser
 from cnn_lightning.commands.training import silence
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
+from cnn_lightning.data.overriding import overridden
 from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.figures import (
     draw_channel_statistics,
@@ -177,9 +178,11 @@ class DataSetShow:
     def draw_augmentation(self) -> Figure:
         """Draw the first training image, and what training sees in its place."""
         original = self.images[self.train[:1]]
+        own = self._own_augmentation()
         title = f"{self.name}, augment: {self.data.augment}"
+        title += f", with its own {' and '.join(own)}" if own else ""
         others = self._not_drawn()
-        if self.data.augment == "none":
+        if self.data.augment == "none" and not own:
             title += "\ntraining sees every image as it is stored"
             title += f",\nbut for {others}" if others else ""
             return draw_named_images(original, ["original"], title, side=200)
@@ -189,11 +192,17 @@ class DataSetShow:
         images = torch.cat([original, draw_augmented(self.data, original[0])])
         return draw_named_images(images, names, title, side=128)
 
+    def _own_augmentation(self) -> list[str]:
+        """The methods by which a data module of a user's own changes what is drawn here."""
+        return overridden(self.data, ("augment_images", "augmentation"))
+
     def _not_drawn(self) -> str:
         """What else becomes of training images, by the names of the options; "" if nothing does."""
         start = self.data.progressive_size.start
         is_smaller = start is not None and start < self.data.image_shape[2]
-        return " and ".join((*self.data.mixing.names, *(["start_size"] if is_smaller else [])))
+        others = [*self.data.mixing.names, *(["start_size"] if is_smaller else [])]
+        others += [f"its own {name}" for name in overridden(self.data, ("prepare_training",))]
+        return " and ".join(others)
 
     def _count(self) -> dict[str, list[int]]:
         """Images of each class in each split; the test split is left out if it is not there."""
@@ -231,7 +240,7 @@ class DataSetShow:
             say(f"{kind:<4} {_spell(found)}, the constants are {_spell(given)}")
         for remark in remarks:
             say(remark)
-        if data.augment == "none":
+        if data.augment == "none" and not self._own_augmentation():
             say(
                 "augment: none; to see some, add --data.augment crop_flip (or crop, for what must "
                 "not be mirrored)"

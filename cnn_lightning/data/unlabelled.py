@@ -93,6 +93,11 @@ class UnlabelledDataModule(ImageDataModule):
     def setup(self, stage: str) -> None:
         if stage != "predict":
             raise _without_labels()
+        if self.num_channels not in (1, 3):
+            raise UserError(
+                f"{self.num_channels} channels are wanted, and image files are read with 1 or 3",
+                "leave --data.paths out to predict the test images of the data it was trained on",
+            )
         self._files, self.unread = list_files(self.paths, allow_links=self.allow_links)
         if self.trainer is not None and self.trainer.global_rank > 0:
             self.unread = []  # the first process tells of these

@@ -30,7 +30,8 @@ def draw_feature_maps(
     its greatest, and both stand above it.
 
     Args:
-        images: N×C×H×W uint8 as the network sees them, C 1 (grey) or 3 (colour).
+        images: N×C×H×W uint8 as the network sees them, C 1 (grey) or 3 (colour); of
+            others the mean is shown.
         maps: N×F×h×w float, the layer's output for these images.
         title: Stands above all, with the number and size of the channels.
         names: What the images are.

@@ -11,17 +11,20 @@ from cnn_lightning.figures.tiles import Tile, describe_number, draw_tiles, image
 _COLUMNS = 16
 
 
-def draw_kernels(weight: Tensor, title: str, *, max_kernels: int = 64) -> Sheet:
+def draw_kernels(
+    weight: Tensor, title: str, *, max_kernels: int = 64, sees_image: bool = True
+) -> Sheet:
     """Draw the kernels of a convolution, each on a scale of its own around 0.
 
-    Kernels of three input channels appear in colour: grey is 0, and a channel brighter than grey is
-    a positive weight for that colour. Others appear in purple (negative), white (0) and orange
-    (positive), one input channel each.
+    Kernels that see an image of three channels appear in colour: grey is 0, and a channel brighter
+    than grey is a positive weight for that colour. Others appear in purple (negative), white (0)
+    and orange (positive), one input channel each.
 
     Args:
         weight: F×C×h×w float: output channels, input channels (of the group), height, width.
         title: Stands above all, with the number and size of the kernels.
         max_kernels: Draw only the first so many.
+        sees_image: Whether the input channels are an image's, and not those of a layer.
 
     Returns:
         A sheet as large as needed.
@@ -33,7 +36,7 @@ def draw_kernels(weight: Tensor, title: str, *, max_kernels: int = 64) -> Sheet:
         raise ValueError(f"weight must be F×C×h×w, not {tuple(weight.shape)}")
     weight = weight.detach().float().cpu()
     num_outputs, num_inputs = weight.shape[:2]
-    in_colour = num_inputs == 3
+    in_colour = sees_image and num_inputs == 3
     per_output = 1 if in_colour else num_inputs
     kernels = (  # of a wide layer there are millions
         (f"{output}", weight[output])

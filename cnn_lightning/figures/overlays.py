@@ -47,7 +47,7 @@ class Explained(NamedTuple):
     """One image, what was made of it, and why.
 
     Attributes:
-        image: C×H×W uint8, C 1 (grey) or 3 (colour).
+        image: C×H×W uint8, C 1 (grey) or 3 (colour); of others the mean is shown.
         name: What to call it.
         ranked: The most probable classes and their probabilities 0..1, the most probable first.
         predicted: Evidence for the predicted class.

@@ -45,7 +45,7 @@ def draw_predictions(
     are enlarged by a whole factor, pixel by pixel. The figure is as large as the names need.
 
     Args:
-        images: N×C×H×W uint8, N in 1..36, C 1 (grey) or 3 (colour).
+        images: N×C×H×W uint8, N in 1..36, C 1 (grey) or 3 (colour); of others the mean is shown.
         predicted: N class names.
         probabilities: N numbers in 0..1, those of the predicted classes.
         true: N class names, if they are known.
@@ -133,8 +133,8 @@ def _check(
     probabilities: Sequence[float],
     true: Sequence[str] | None,
 ) -> None:
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must be N×1×H×W or N×3×H×W, these are {tuple(images.shape)}")
+    if images.ndim != 4:
+        raise ValueError(f"images must be N×C×H×W, these are {tuple(images.shape)}")
     if not 1 <= len(images) <= MAX_IMAGES:
         raise ValueError(f"{len(images)} images do not fit the grid of 1 to {MAX_IMAGES}")
     lengths = {

@@ -1,5 +1,6 @@
 """What all figures share: sizes in pixels, colours, and images shown pixel by pixel."""
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -22,14 +23,26 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=size, dpi=DPI, layout="constrained")
 
 
+def as_visible(image: Tensor) -> Tensor:
+    """An image C×H×W uint8 as it can be shown: of other than 1 or 3 channels their mean, in grey.
+
+    Example:
+        >>> as_visible(torch.tensor([0, 4, 8, 9], dtype=torch.uint8).reshape(4, 1, 1)).tolist()
+        [[[5]]]
+    """
+    if len(image) in (1, 3):
+        return image
+    return image.float().mean(0, keepdim=True).round().to(torch.uint8)
+
+
 def show_image(axes: Axes, image: Tensor) -> None:
     """Show an image without ticks, its pixels as sharp squares.
 
     Args:
         axes: Where to.
-        image: C×H×W uint8, C 1 (grey) or 3 (colour).
+        image: C×H×W uint8, C 1 (grey) or 3 (colour); of others the mean is shown.
     """
-    pixels = image.cpu().permute(1, 2, 0).numpy()  # H×W×1 is drawn with the colour map
+    pixels = as_visible(image).cpu().permute(1, 2, 0).numpy()  # H×W×1 is drawn with the colour map
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

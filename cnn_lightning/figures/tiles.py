@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_lightning.figures.sheet import Pixels, Sheet, letter
+from cnn_lightning.figures.style import as_visible
 
 # all lengths in pixels
 _GAP = 6
@@ -37,8 +38,8 @@ class Tile:
 
 
 def image_pixels(image: Tensor) -> Pixels:
-    """An image C×H×W uint8, C 1 or 3, as H×W×3."""
-    pixels: Pixels = image.cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
+    """An image C×H×W uint8 as H×W×3; of other than 1 or 3 channels their mean, in grey."""
+    pixels: Pixels = as_visible(image).cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
     return pixels
 
 

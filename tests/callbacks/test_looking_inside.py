@@ -11,8 +11,16 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from small import UNDRAWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnn_lightning import ActivationStatistics, FeatureMaps, Kernels, LeNet, ShapesDataModule
+from cnn_lightning import (
+    ActivationStatistics,
+    FeatureMaps,
+    ImageDataModule,
+    Kernels,
+    LeNet,
+    ShapesDataModule,
+)
 from cnn_lightning.analysis.health import measure_layers
+from cnn_lightning.callbacks import EvaluationFigures, PredictionGrid
 from cnn_lightning.callbacks.feature_maps import choose_examples
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.cli import main
@@ -20,6 +28,7 @@ from cnn_lightning.errors import UserError
 from cnn_lightning.figures import Sheet
 from cnn_lightning.figures import feature_maps as drawing
 from cnn_lightning.loggers import EventFiles
+from cnn_lightning.runs import RunFolder
 
 RECIPE = """
 data:
@@ -134,7 +143,12 @@ class Recorded:
         return drawing.draw_feature_maps(images, maps, title, **kwargs)
 
 
-def fit(classifier: ImageClassifier, callbacks: list[L.Callback], **kwargs: object) -> L.Trainer:
+def fit(
+    classifier: ImageClassifier,
+    callbacks: list[L.Callback],
+    data: ImageDataModule | None = None,
+    **kwargs: object,
+) -> L.Trainer:
     trainer = L.Trainer(
         **{
             "max_epochs": 1,
@@ -148,7 +162,8 @@ def fit(classifier: ImageClassifier, callbacks: list[L.Callback], **kwargs: obje
         }
     )
     L.seed_everything(1)
-    trainer.fit(classifier, ShapesDataModule(num_images=200, num_test=20, batch_size=64))
+    shapes = ShapesDataModule(num_images=200, num_test=20, batch_size=64)
+    trainer.fit(classifier, shapes if data is None else data)
     return trainer
 
 
@@ -179,6 +194,44 @@ def test_maps_are_the_layers_output_on_validation_images_as_the_network_sees_the
         if name == "conv2":
             break
     torch.testing.assert_close(maps, hidden.detach(), rtol=0, atol=0)
+
+
+def test_images_of_four_channels_are_shown(tmp_path: Path) -> None:
+    class Infrared(ImageDataModule):
+        class_names = ("dark", "bright")
+        image_shape = (4, 32, 32)
+        mean = std = (0.5,) * 4
+
+        def read(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+            labels = torch.arange(40) % 2
+            images = (100 * labels).to(torch.uint8)[:, None, None, None]
+            return images.expand(40, 4, 32, 32).contiguous(), labels
+
+    folder = RunFolder(tmp_path / "run/version_0")
+    data, classifier = Infrared(), LeNet(num_classes=2, in_channels=4)
+    looking = [FeatureMaps(), PredictionGrid(folder), EvaluationFigures(folder)]
+    fit(classifier, looking, data).test(classifier, data, verbose=False)
+    assert {"validation_predictions.png", "test_worst_mistakes.png"} <= {
+        path.name for path in folder.figures.iterdir()
+    }
+
+
+def test_kernels_are_in_colour_where_they_see_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Narrow(ImageClassifier):
+        def __init__(self) -> None:
+            convolutions = torch.nn.Conv2d(3, 3, 3), torch.nn.Conv2d(3, 2, 3)
+            flat = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+            super().__init__(torch.nn.Sequential(*convolutions, *flat, torch.nn.Linear(2, 10)))
+
+    drawn: list[bool] = []
+
+    def draw(*args: object, sees_image: bool, **kwargs: object) -> Sheet:
+        drawn.append(sees_image)
+        return Sheet(1, 1)
+
+    monkeypatch.setattr("cnn_lightning.callbacks.kernels.draw_kernels", draw)
+    list(Kernels(layers="all").draw(L.Trainer(logger=False, accelerator="cpu"), Narrow(), 0))
+    assert drawn == [True, False]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -1,6 +1,7 @@
 """The page of `compare --html`: whole in itself, safe whatever the runs are called, bounded."""
 
 import base64
+import csv
 import hashlib
 import io
 import re
@@ -168,6 +169,21 @@ def test_table_shows_what_the_tests_measured(log_dir: Path) -> None:
     assert words.index("dog") < words.index("cat")
 
 
+def test_of_several_tests_the_page_says_whose_it_shows(log_dir: Path) -> None:
+    make_run(log_dir / "often/version_0")
+    make_run(log_dir / "once/version_0", accuracies=(0.5,), at_the_end=dict(TEST))
+    with RunFolder(log_dir / "often/version_0").metrics.open() as stream:
+        header, *rows = csv.reader(stream)
+    tests = [["10", *[""] * (len(header) - 1), "0.4"], ["20", *[""] * (len(header) - 1), "0.5"]]
+    with RunFolder(log_dir / "often/version_0").metrics.open("w") as stream:
+        csv.writer(stream).writerows(
+            [[*header, "test/accuracy"], *([*row, ""] for row in rows), *tests]
+        )
+    page = make(log_dir, "often", "once")
+    assert "often: 2 checkpoints were tested." in page.text
+    assert "once: 1 checkpoint" not in page.text
+
+
 def test_a_frame_of_each_epoch_and_only_one_is_shown(log_dir: Path) -> None:
     page = make(log_dir, "one", "two")
     choices = [one for one in page.named("input") if one["name"] == "feature_maps-0"]
@@ -177,6 +193,7 @@ def test_a_frame_of_each_epoch_and_only_one_is_shown(log_dir: Path) -> None:
     assert {one["id"] for one in page.named("input")} == labels
     assert "no picture of epoch 1" in page.text
     assert "no picture of epoch 3" in page.text
+    assert "of each of the first ten classes, unless others were named" in page.text
     css = (Path(report.__file__).parent / "report.css").read_text()
     for number in range(report.MAX_EPOCHS):
         assert re.search(rf"\.f{number}:checked ~ \.f{number}\b", css)

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -156,6 +157,27 @@ def test_what_is_not_drawn_is_said_in_the_title(augment: str, tmp_path: Path) ->
     assert "but for" not in title(start_size=32)  # that is the whole size
     assert title(mixup=0.2, start_size=16).endswith("but for mixup and start_size")
     assert title(cutmix=1.0).endswith("but for cutmix")
+
+
+def test_own_augmentation_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Inverted(ShapesDataModule):
+        def augment_images(self, images: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            return 255 - images
+
+    class Prepared(ShapesDataModule):
+        def prepare_training(self, *args: Any) -> Batch:
+            raise NotImplementedError
+
+    inverted, prepared = (
+        DataSetShow(kind(num_images=60, num_test=20), tmp_path) for kind in (Inverted, Prepared)
+    )
+    title, *names = [text.get_text() for text in inverted.draw_augmentation().texts]
+    assert "with its own augment_images" in title
+    assert names[:2] == ["original", "draw 1"]
+    (title, _) = [text.get_text() for text in prepared.draw_augmentation().texts]
+    assert title.endswith("as it is stored,\nbut for its own prepare_training")
+    inverted._summarise([[0.0], [1.0]], [[0.0], [1.0]], [])
+    assert "to see some" not in capsys.readouterr().out
 
 
 def test_fewer_images_than_draws_may_flip_by_turns(tmp_path: Path) -> None:

@@ -192,3 +192,8 @@ def test_nothing_to_predict_is_an_error(tmp_path: Path) -> None:
         module().setup("predict")
     with pytest.raises(UserError, match="num_workers is 0"):
         module(tmp_path, num_workers=0)
+
+
+def test_a_classifier_of_four_channels_takes_no_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="4 channels are wanted"):
+        module(save(tmp_path / "a.png"), image_shape=(4, 8, 8)).setup("predict")

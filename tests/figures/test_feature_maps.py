@@ -79,6 +79,12 @@ def test_colour_kernels_show_their_colours() -> None:
         assert (pixels == torch.tensor(colour)).all(-1).any(), colour
 
 
+def test_three_channels_of_a_layer_are_no_colours() -> None:
+    words = texts(draw_kernels(torch.randn(2, 3, 5, 5), "conv2", sees_image=False))
+    assert "conv2\n2 × 3 kernels of 5×5" in words
+    assert [word.split("\n")[0] for word in words[1:]] == ["0←0", "0←1", "0←2", "1←0", "1←1", "1←2"]
+
+
 def test_kernels_of_grey_images_stand_around_white() -> None:
     weight = torch.tensor([[[[1.0, 0.0], [-1.0, 0.5]]]])
     sheet = draw_kernels(weight, "kernels")

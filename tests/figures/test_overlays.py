@@ -125,6 +125,13 @@ def test_peak_of_equal_values_is_in_their_middle() -> None:
     assert find_peak(values) == (5, 7)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_of_other_channels_than_grey_or_three_the_mean_is_shown(channels: int) -> None:
+    image = draw_overlays([explain(channels=channels)]).axes[0].images[0].get_array()
+    mean = (noise(channels, 32, 32) * 255).to(torch.uint8).float().mean(0)
+    assert torch.equal(torch.tensor(image), mean.round().to(torch.uint8))
+
+
 def test_map_without_evidence_says_so() -> None:
     nothing = Evidence("cat", torch.zeros(8, 8), torch.zeros(8, 8))
     words = words_of(draw_overlays([explain()._replace(predicted=nothing, true=None)]))

@@ -140,10 +140,17 @@ def test_pyplot_and_its_settings_are_left_alone() -> None:
     assert not _pylab_helpers.Gcf.figs
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 8, 8), (3, 8, 8), (1, 4, 8, 8)])
-def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="images must be N×1×H×W or N×3×H×W"):
-        draw_predictions(noise(*shape), ["cat"], [0.5])
+def test_images_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="images must be N×C×H×W"):
+        draw_predictions(noise(3, 8, 8), ["cat"], [0.5])
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_of_other_channels_the_mean_is_shown(channels: int) -> None:
+    images = noise(1, channels, 8, 8)
+    mean = images.float().mean(1, keepdim=True).round().to(torch.uint8)
+    shown, expected = (draw_predictions(these, ["cat"], [0.5]).pixels for these in (images, mean))
+    assert (shown == expected).all()
 
 
 @pytest.mark.parametrize("num_images", [0, 37])

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 import warnings
 from collections.abc import Iterator
@@ -360,13 +361,14 @@ class TrainingCLI(LightningCLI):
         """Name the run folder, the best accuracy and the command to look at it."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        best = self.trainer.checkpoint_callback
-        score = getattr(best, "best_model_score", None)
+        # the user may keep checkpoints by another metric besides
+        kept = self.trainer.checkpoint_callbacks
+        best = next((one for one in kept if isinstance(one, callbacks.BestCheckpoint)), None)
+        score = None if best is None else best.best_model_score
         told = "" if score is None else f"  best val/accuracy {float(score):.4f}"
-        say(
-            f"done: {self.start.folder.path}{told}  look: "
-            f"tensorboard --logdir {self.start.folder.path.parent} --samples_per_plugin images=100"
-        )
+        look = ["tensorboard", "--logdir", str(self.start.folder.path.parent)]
+        look += ["--samples_per_plugin", "images=100"]
+        say(f"done: {self.start.folder.path}{told}  look: {shlex.join(look)}")
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Mistakes end with exit code 2 and a few lines that name the remedy, never with a traceback."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,34 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert text.startswith("usage: ")
     assert command in text
+
+
+@pytest.mark.parametrize(
+    "flags", [["--data.help", "FolderData"], ["--model.help=Nope"], ["--config", "none", "--help"]]
+)
+def test_help_that_cannot_be_had(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    refuse(capsys, "fit", *flags)
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+@pytest.mark.parametrize("flag", ["--model.help", "--data.help", "--trainer.callbacks.help"])
+def test_help_of_a_class_of_ones_own(
+    command: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "helped.py").write_text(
+        "from lightning import Callback\n"
+        "from cnn_lightning import LeNet, ShapesDataModule\n"
+        "class Net(LeNet): ...\n"
+        "class Pictures(ShapesDataModule): ...\n"
+        "class Watch(Callback):\n    def __init__(self, word: str): ...\n"
+    )
+    name, option = {"model": ("Net", "freeze"), "data": ("Pictures", "num_test")}.get(
+        flag.removeprefix("--").removesuffix(".help"), ("Watch", "word")
+    )
+    with contextlib.chdir(tmp_path):
+        argv = [command, "--allow_modules", "helped", f"{flag}=helped.{name}"]
+        assert main(argv) == 0
+    assert option in capsys.readouterr().out
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:

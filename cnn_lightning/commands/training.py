@@ -37,7 +37,7 @@ from cnn_lightning.commands.checks import (
     check_numbers,
     check_ranges,
 )
-from cnn_lightning.commands.configs import LINKED
+from cnn_lightning.commands.configs import LINKED, asks_for_help
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.equipment import choose_callbacks, choose_loggers, choose_plugins
 from cnn_lightning.commands.importing import check_classes
@@ -95,7 +95,7 @@ _LENGTHS = {"optimizer", "total_steps", "T_max", "total_iters"}
 def main(command: str, argv: list[str]) -> int:
     """Run one of Lightning's four commands; returns the exit code."""
     silence()
-    if "-h" in argv or "--help" in argv or any(arg.startswith("--model.help") for arg in argv):
+    if asks_for_help(argv):
         return _show_help(command, argv)
     start = read_start(command, argv)
     with slurm.heeding_notice() if command == "fit" and slurm.is_job() else nullcontext():
@@ -393,7 +393,8 @@ def _plain(spec: Any) -> Any:
 
 def _show_help(command: str, argv: list[str]) -> int:
     try:
-        TrainingCLI(command, Start(command, argv, RunFolder(Path("logs/run/version_0"))))
+        with plain_errors(command):
+            TrainingCLI(command, Start(command, argv, RunFolder(Path("logs/run/version_0"))))
     except SystemExit as leaving:
         return int(leaving.code or 0)
     return 0

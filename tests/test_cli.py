@@ -256,6 +256,14 @@ def test_weights_that_cannot_be_had(
         assert "torch_home" in message  # the file it looked for and where to put it
 
 
+@pytest.mark.parametrize("key", ["optimizer", "schedule"])
+def test_null_is_no_optimizer_and_no_schedule(
+    key: str, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(f"{RECIPE}{key}: null\n")
+    assert f"{key} is null" in refuse(capsys, "fit", "--config", recipe)
+
+
 def test_checkpoint_of_another_network(
     trained: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,20 @@ def check_groups(settings: Namespace, groups: Collection[str]) -> None:
             )
 
 
+def check_named(settings: Namespace, keys: Collection[str]) -> None:
+    """Refuse `null` for a class: the default would stand in for it, without a word.
+
+    Raises:
+        UserError: There is one.
+    """
+    for key in keys:
+        if settings.get(key) is None:
+            remedy = f"name a class, or leave it out for the default of {key}"
+            if key == "schedule":
+                remedy += "; --schedule ConstantLR --schedule.factor 1 keeps the rate"
+            raise UserError(f"{key} is null", remedy)
+
+
 def check_numbers(settings: Any, key: str = "") -> None:
     """Refuse numbers that are not finite, which pass every comparison that a class may make.
 

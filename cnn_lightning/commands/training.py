@@ -33,6 +33,7 @@ from cnn_lightning.commands.arithmetic import (
 )
 from cnn_lightning.commands.checks import (
     check_groups,
+    check_named,
     check_nulls,
     check_numbers,
     check_ranges,
@@ -196,6 +197,8 @@ class TrainingCLI(LightningCLI):
         check_classes(settings)
         check_numbers(settings)
         check_ranges(settings)
+        if self.command == "fit":
+            check_named(settings, ("optimizer", "schedule"))
         check_nulls(settings)
         for group, kind in groups.items():
             check_nulls(settings[group], group, kind)

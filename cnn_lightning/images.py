@@ -130,7 +130,7 @@ def load_images(
 
     Raises:
         UserError: As `read_image`; a Pillow image is named by its place, from 0.
-        ValueError: A tensor has another type or shape.
+        ValueError: A tensor has another type or shape, or stands in a sequence, or an array does.
     """
     mode: Mode = "RGB" if channels == 3 else "L"
     if isinstance(images, Tensor):
@@ -138,8 +138,13 @@ def load_images(
             shape = "×".join(map(str, images.shape))
             raise ValueError(f"images are {images.dtype} {shape}, not uint8 N×C×H×W with C 1 or 3")
         return list(_to_channels(images, channels))
-    if isinstance(images, ImageSource):
-        images = [images]
+    images = [images] if isinstance(images, ImageSource) else list(images)
+    for place, image in enumerate(images):
+        if isinstance(image, Tensor | np.ndarray):
+            raise ValueError(
+                f"image {place} is a {type(image).__name__}, not a path or a Pillow image; "
+                "tensors come as one, N×C×H×W uint8"
+            )
     return [
         _from_pillow(image, mode, f"image {place}")
         if isinstance(image, Image.Image)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from make_data import make_folder
+from small import UNDRAWN
 
 from cnn_lightning.cli import COMMANDS, main
 from cnn_lightning.commands import show
@@ -254,6 +255,16 @@ def test_weights_that_cannot_be_had(
     assert weights in message
     if weights == "DEFAULT":
         assert "torch_home" in message  # the file it looked for and where to put it
+
+
+def test_early_stopping_on_a_misspelt_metric(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/los")
+    log_dir = ("--log_dir", tmp_path / "logs")
+    message = refuse(capsys, "fit", "--config", recipe, *UNDRAWN, *watched, *log_dir)
+    assert "`val/los`" in message
+    assert "`val/loss`" in message
 
 
 @pytest.mark.parametrize("key", ["optimizer", "schedule"])

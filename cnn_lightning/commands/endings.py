@@ -19,6 +19,7 @@ from cnn_lightning.errors import (
     LostProcessError,
     PlainError,
     RunError,
+    UserError,
 )
 from cnn_lightning.files import explain_disk_failure, explain_no_access, load_checkpoint
 from cnn_lightning.imports import own_modules
@@ -26,13 +27,15 @@ from cnn_lightning.processes import explain_loss, is_first_gone
 
 # torch's words for what `trainer.deterministic` cannot have
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
+# Lightning's of what `EarlyStopping` watches
+_NO_METRIC = "which is not available"
 
 
 @contextmanager
 def explained(start: Start, argv: list[str]) -> Iterator[None]:
     """Let a lack of disk, memory or a process leave as a `RunError` that says how to go on.
 
-    A lack of permission leaves as a `UserError`.
+    A lack of permission, and a metric that is not there, leave as a `UserError`.
 
     Args:
         start: How the command started.
@@ -59,7 +62,7 @@ def explained(start: Start, argv: list[str]) -> Iterator[None]:
         failure = explain_disk_failure(error) or _explain_memory(error) or _explain_refusal(error)
         if failure is not None:
             raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
-        mistake = explain_no_access(error)
+        mistake = explain_no_access(error) or _explain_metric(error)
         if mistake is None:
             raise
         raise mistake from error
@@ -87,6 +90,14 @@ def _explain_refusal(error: Exception) -> RunError | None:
         f"{what} {_NOT_DETERMINISTIC} on this device",
         "use --trainer.deterministic warn, or false",
     )
+
+
+def _explain_metric(error: Exception) -> UserError | None:
+    what, told, remedy = str(error).partition(_NO_METRIC)
+    if not told or not isinstance(error, RuntimeError):
+        return None
+    names = remedy.partition("any of the following: ")[2]
+    return UserError(f"{what}{told}", f"let it watch one of {names}" if names else "name another")
 
 
 def tell_way_on(loss: LostProcessError, start: Start, argv: list[str]) -> LostProcessError:

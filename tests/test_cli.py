@@ -257,6 +257,12 @@ def test_weights_that_cannot_be_had(
         assert "torch_home" in message  # the file it looked for and where to put it
 
 
+def test_checkpoints_are_never_read_as_more_than_values(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "weights_only" in refuse(capsys, "fit", "--config", recipe, "--weights_only=false")
+
+
 def test_early_stopping_on_a_misspelt_metric(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

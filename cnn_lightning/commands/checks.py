@@ -69,7 +69,7 @@ def check_numbers(settings: Any, key: str = "") -> None:
 
 
 def check_ranges(settings: Namespace) -> None:
-    """Refuse numbers that Lightning takes and fails on later.
+    """Refuse numbers that Lightning takes and fails on later, and what would have no effect.
 
     Raises:
         UserError: There is one.
@@ -79,6 +79,8 @@ def check_ranges(settings: Namespace) -> None:
         for number in value.values() if isinstance(value, dict) else (value,):
             if number is not None and number < least:
                 raise UserError(f"{key} is {value}", f"give at least {least}")
+    if settings.get("weights_only") is False:
+        raise UserError("weights_only is false", "leave it out: checkpoints are read so alone")
     seed = settings.seed_everything
     if seed is None or not 0 <= seed <= _MOST_SEED:
         raise UserError(f"seed_everything is {seed}", f"give a number in 0..{_MOST_SEED}")

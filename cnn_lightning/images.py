@@ -134,7 +134,7 @@ def load_images(
     Raises:
         UserError: As `read_image`; a Pillow image is named by its place, from 0. Files or Pillow
             images are given where other than 1 or 3 channels are wanted.
-        ValueError: A tensor has another type or shape.
+        ValueError: A tensor has another type or shape, or stands in a sequence, or an array does.
     """
     mode: Mode = "RGB" if channels == 3 else "L"
     if isinstance(images, Tensor):
@@ -145,13 +145,18 @@ def load_images(
                 f"images are {images.dtype} {shape}, not uint8 N×C×H×W with C {wanted}"
             )
         return list(_to_channels(images, channels))
+    images = [images] if isinstance(images, ImageSource) else list(images)
+    for place, image in enumerate(images):
+        if isinstance(image, Tensor | np.ndarray):
+            raise ValueError(
+                f"image {place} is a {type(image).__name__}, not a path or a Pillow image; "
+                "tensors come as one, N×C×H×W uint8"
+            )
     if channels not in (1, 3):
         raise UserError(
             f"{channels} channels are wanted, and image files are read with 1 or 3",
             "give a tensor N×C×H×W of uint8 to predict_images",
         )
-    if isinstance(images, ImageSource):
-        images = [images]
     return [
         _from_pillow(image, mode, f"image {place}")
         if isinstance(image, Image.Image)

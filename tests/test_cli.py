@@ -1,10 +1,12 @@
 """Mistakes end with exit code 2 and a few lines that name the remedy, never with a traceback."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 import torch
 from make_data import make_folder
+from small import UNDRAWN
 
 from cnn_lightning.cli import COMMANDS, main
 from cnn_lightning.commands import show
@@ -56,6 +58,34 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert text.startswith("usage: ")
     assert command in text
+
+
+@pytest.mark.parametrize(
+    "flags", [["--data.help", "FolderData"], ["--model.help=Nope"], ["--config", "none", "--help"]]
+)
+def test_help_that_cannot_be_had(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    refuse(capsys, "fit", *flags)
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+@pytest.mark.parametrize("flag", ["--model.help", "--data.help", "--trainer.callbacks.help"])
+def test_help_of_a_class_of_ones_own(
+    command: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "helped.py").write_text(
+        "from lightning import Callback\n"
+        "from cnn_lightning import LeNet, ShapesDataModule\n"
+        "class Net(LeNet): ...\n"
+        "class Pictures(ShapesDataModule): ...\n"
+        "class Watch(Callback):\n    def __init__(self, word: str): ...\n"
+    )
+    name, option = {"model": ("Net", "freeze"), "data": ("Pictures", "num_test")}.get(
+        flag.removeprefix("--").removesuffix(".help"), ("Watch", "word")
+    )
+    with contextlib.chdir(tmp_path):
+        argv = [command, "--allow_modules", "helped", f"{flag}=helped.{name}"]
+        assert main(argv) == 0
+    assert option in capsys.readouterr().out
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,6 +255,30 @@ def test_weights_that_cannot_be_had(
     assert weights in message
     if weights == "DEFAULT":
         assert "torch_home" in message  # the file it looked for and where to put it
+
+
+def test_checkpoints_are_never_read_as_more_than_values(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "weights_only" in refuse(capsys, "fit", "--config", recipe, "--weights_only=false")
+
+
+def test_early_stopping_on_a_misspelt_metric(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/los")
+    log_dir = ("--log_dir", tmp_path / "logs")
+    message = refuse(capsys, "fit", "--config", recipe, *UNDRAWN, *watched, *log_dir)
+    assert "`val/los`" in message
+    assert "`val/loss`" in message
+
+
+@pytest.mark.parametrize("key", ["optimizer", "schedule"])
+def test_null_is_no_optimizer_and_no_schedule(
+    key: str, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(f"{RECIPE}{key}: null\n")
+    assert f"{key} is null" in refuse(capsys, "fit", "--config", recipe)
 
 
 def test_checkpoint_of_another_network(

@@ -53,7 +53,7 @@ def test_own_network_and_data_work_as_the_readme_says(
         assert argv is not None
         assert main(argv) == 0, f"{command}: {capsys.readouterr().err}"
         done.append(argv[0])
-    assert done == ["show", "fit", "fit", "test", "predict"]
+    assert done == ["show", "fit", "fit", "test", "predict", "inspect"]
     run = folder / "logs/mine/version_0"
     assert [path.name for path in (folder / "logs/mine").iterdir()] == ["version_0"]
     assert (run / "config-resume-1.yaml").is_file()

@@ -300,6 +300,14 @@ def test_a_damaged_pillow_image_is_named_by_its_place(tmp_path: Path) -> None:
         load_images([Image.new("RGB", SIZE), opened], 3)
 
 
+@pytest.mark.parametrize("one", [noise(4, 6), noise(4, 6).numpy()], ids=["tensor", "array"])
+def test_tensors_in_a_list_are_refused_with_what_is_taken(
+    one: torch.Tensor | NDArray[np.uint8],
+) -> None:
+    with pytest.raises(ValueError, match=r"image 1 is a .*tensors come as one, N×C×H×W"):
+        load_images([picture(noise(4, 6)), one], 3)  # type: ignore[list-item]
+
+
 def test_list_images_is_sorted_recursive_and_blind_to_case(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "sub/c.TiFf", "notes.txt", ".hidden.png", ".cache/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

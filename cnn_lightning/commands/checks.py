@@ -34,6 +34,20 @@ def check_groups(settings: Namespace, groups: Collection[str]) -> None:
             )
 
 
+def check_named(settings: Namespace, keys: Collection[str]) -> None:
+    """Refuse `null` for a class: the default would stand in for it, without a word.
+
+    Raises:
+        UserError: There is one.
+    """
+    for key in keys:
+        if settings.get(key) is None:
+            remedy = f"name a class, or leave it out for the default of {key}"
+            if key == "schedule":
+                remedy += "; --schedule ConstantLR --schedule.factor 1 keeps the rate"
+            raise UserError(f"{key} is null", remedy)
+
+
 def check_numbers(settings: Any, key: str = "") -> None:
     """Refuse numbers that are not finite, which pass every comparison that a class may make.
 
@@ -55,7 +69,7 @@ def check_numbers(settings: Any, key: str = "") -> None:
 
 
 def check_ranges(settings: Namespace) -> None:
-    """Refuse numbers that Lightning takes and fails on later.
+    """Refuse numbers that Lightning takes and fails on later, and what would have no effect.
 
     Raises:
         UserError: There is one.
@@ -65,6 +79,8 @@ def check_ranges(settings: Namespace) -> None:
         for number in value.values() if isinstance(value, dict) else (value,):
             if number is not None and number < least:
                 raise UserError(f"{key} is {value}", f"give at least {least}")
+    if settings.get("weights_only") is False:
+        raise UserError("weights_only is false", "leave it out: checkpoints are read so alone")
     seed = settings.seed_everything
     if seed is None or not 0 <= seed <= _MOST_SEED:
         raise UserError(f"seed_everything is {seed}", f"give a number in 0..{_MOST_SEED}")

@@ -33,6 +33,12 @@ def read_configs(argv: list[str]) -> tuple[list[Path], list[dict[str, Any]]]:
     return paths, configs
 
 
+def asks_for_help(argv: list[str]) -> bool:
+    """Whether a command line asks for its options, or for those of a class (`--data.help NAME`)."""
+    flags = [arg.partition("=")[0] for arg in argv if arg.startswith("-")]
+    return any(flag in ("-h", "--help") or flag.endswith(".help") for flag in flags)
+
+
 def refuse_training(command: str, argv: list[str]) -> None:
     """Refuse flags that only training heeds; in a recipe they pass, as that is for `fit` too.
 

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from cnn_lightning.commands.configs import (
     CONFIG_FLAGS,
     EVALUATIONS,
+    asks_for_help,
     check_checkpoint_path,
     read_configs,
     refuse_training,
@@ -77,7 +78,7 @@ def check_early(command: str, argv: list[str], *, own_flags: bool = True) -> Non
     Raises:
         UserError: A file is missing, a key or class is unknown, or a value is of a wrong type.
     """
-    if any(arg in ("-h", "--help") or arg.partition("=")[0].endswith(".help") for arg in argv):
+    if asks_for_help(argv):
         return
     refuse_training(command, argv)
     paths, configs = read_configs(argv)

@@ -27,13 +27,16 @@ from cnn_lightning.processes import explain_loss, is_first_gone
 
 # torch's words for what `trainer.deterministic` cannot have
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
+# Lightning's of what `EarlyStopping` watches
+_NO_METRIC = "which is not available"
 
 
 @contextmanager
 def explained(start: Start, argv: list[str]) -> Iterator[None]:
     """Let a lack of disk, memory or a process leave as a `RunError` that says how to go on.
 
-    A lack of permission leaves as a `UserError`, and so does an interval that no epoch has.
+    A lack of permission, an interval that no epoch has and a metric that is not there leave as a
+    `UserError`.
 
     Args:
         start: How the command started.
@@ -60,7 +63,7 @@ def explained(start: Start, argv: list[str]) -> Iterator[None]:
         failure = explain_disk_failure(error) or _explain_memory(error) or _explain_refusal(error)
         if failure is not None:
             raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
-        mistake = explain_no_access(error) or _explain_interval(error)
+        mistake = explain_no_access(error) or _explain_interval(error) or _explain_metric(error)
         if mistake is None:
             raise
         raise mistake from error
@@ -98,6 +101,14 @@ def _explain_interval(error: Exception) -> UserError | None:
         str(error).partition(". ")[0].strip(),
         "give at most so many, or --trainer.check_val_every_n_epoch null to count over epochs",
     )
+
+
+def _explain_metric(error: Exception) -> UserError | None:
+    what, told, remedy = str(error).partition(_NO_METRIC)
+    if not told or not isinstance(error, RuntimeError):
+        return None
+    names = remedy.partition("any of the following: ")[2]
+    return UserError(f"{what}{told}", f"let it watch one of {names}" if names else "name another")
 
 
 def tell_way_on(loss: LostProcessError, start: Start, argv: list[str]) -> LostProcessError:

@@ -101,9 +101,8 @@ def _choose_images(
         subjects = read_files(arguments.images, None, classifier, _NUM_IMAGES)
         names = ", ".join(subjects.names[:3]) + (", …" if len(subjects.names) > 3 else "")
         return subjects, f"{_count(subjects, 'image file')} ({names})"
-    overrides = {} if arguments.root is None else {"root": arguments.root}
     try:
-        data = load_data(path, **overrides)
+        data = load_data(path, **Parser.moved_data(arguments))
         subjects = choose_validation(data, classifier, _NUM_IMAGES)
     except UserError as error:
         raise UserError(

@@ -57,8 +57,8 @@ def main(command: str, argv: list[str]) -> int:
     if arguments.images:
         subjects = read_files(arguments.images, arguments.labels, classifier, arguments.num_images)
     else:
-        overrides = {} if arguments.root is None else {"root": arguments.root}
-        subjects = choose_validation(load_data(path, **overrides), classifier, arguments.num_images)
+        data = load_data(path, **Parser.moved_data(arguments))
+        subjects = choose_validation(data, classifier, arguments.num_images)
     folder = _output_folder(arguments.output, path)
     for name, figure in _draw(classifier, layers, subjects, arguments):
         picture = folder / f"{name}.png"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 import warnings
 from collections.abc import Iterator
@@ -32,11 +33,12 @@ from cnn_lightning.commands.arithmetic import (
 )
 from cnn_lightning.commands.checks import (
     check_groups,
+    check_named,
     check_nulls,
     check_numbers,
     check_ranges,
 )
-from cnn_lightning.commands.configs import LINKED
+from cnn_lightning.commands.configs import LINKED, asks_for_help
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.equipment import choose_callbacks, choose_loggers, choose_plugins
 from cnn_lightning.commands.importing import check_classes
@@ -94,7 +96,7 @@ _LENGTHS = {"optimizer", "total_steps", "T_max", "total_iters"}
 def main(command: str, argv: list[str]) -> int:
     """Run one of Lightning's four commands; returns the exit code."""
     silence()
-    if "-h" in argv or "--help" in argv or any(arg.startswith("--model.help") for arg in argv):
+    if asks_for_help(argv):
         return _show_help(command, argv)
     start = read_start(command, argv)
     with slurm.heeding_notice() if command == "fit" and slurm.is_job() else nullcontext():
@@ -196,6 +198,8 @@ class TrainingCLI(LightningCLI):
         check_classes(settings)
         check_numbers(settings)
         check_ranges(settings)
+        if self.command == "fit":
+            check_named(settings, ("optimizer", "schedule"))
         check_nulls(settings)
         for group, kind in groups.items():
             check_nulls(settings[group], group, kind)
@@ -363,17 +367,14 @@ class TrainingCLI(LightningCLI):
         """Name the run folder, the best accuracy and the command to look at it."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        own = (
-            one
-            for one in self.trainer.checkpoint_callbacks
-            if isinstance(one, callbacks.BestCheckpoint)
-        )
-        score = getattr(next(own, None), "best_model_score", None)
+        # the user may keep checkpoints by another metric besides
+        kept = self.trainer.checkpoint_callbacks
+        best = next((one for one in kept if isinstance(one, callbacks.BestCheckpoint)), None)
+        score = None if best is None else best.best_model_score
         told = "" if score is None else f"  best val/accuracy {float(score):.4f}"
-        say(
-            f"done: {self.start.folder.path}{told}  look: "
-            f"tensorboard --logdir {self.start.folder.path.parent} --samples_per_plugin images=100"
-        )
+        look = ["tensorboard", "--logdir", str(self.start.folder.path.parent)]
+        look += ["--samples_per_plugin", "images=100"]
+        say(f"done: {self.start.folder.path}{told}  look: {shlex.join(look)}")
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -398,7 +399,8 @@ def _plain(spec: Any) -> Any:
 
 def _show_help(command: str, argv: list[str]) -> int:
     try:
-        TrainingCLI(command, Start(command, argv, RunFolder(Path("logs/run/version_0"))))
+        with plain_errors(command):
+            TrainingCLI(command, Start(command, argv, RunFolder(Path("logs/run/version_0"))))
     except SystemExit as leaving:
         return int(leaving.code or 0)
     return 0

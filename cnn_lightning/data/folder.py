@@ -91,7 +91,8 @@ class ImageFolderDataModule(ListedImagesDataModule):
 
     def _find_folders(self) -> None:
         if not self.root.is_dir():
-            raise UserError(f"there is no folder {self.root}", _LAYOUT)
+            remedy = f"{_LAYOUT}; if they are elsewhere, say where: --data.root FOLDER"
+            raise UserError(f"there is no folder {self.root}", remedy)
         train, test = self.root / "train", self.root / "test"
         if test.is_dir() and not train.is_dir():
             raise UserError(f"{self.root} holds test/ but no train/", _LAYOUT)

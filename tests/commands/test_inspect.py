@@ -13,7 +13,7 @@ from cnn_lightning.cli import main
 from cnn_lightning.commands.inspect import explain
 from cnn_lightning.commands.loading import load_classifier, load_data
 from cnn_lightning.commands.subjects import Subjects, choose_validation
-from cnn_lightning.data import ImageFolderDataModule, ShapesDataModule
+from cnn_lightning.data import ImageCSVDataModule, ImageFolderDataModule, ShapesDataModule
 
 LAYERS = ("backbone.conv1", "backbone.conv2")
 FILES = {
@@ -96,6 +96,23 @@ def test_data_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "old" in refuse(capsys, *argv)
     assert run(*argv, "--data.root", new) == 0
     assert run(*argv, "--root", new) == 0
+
+
+def test_a_table_of_images_that_has_moved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    make_folder(old)
+    files = [path.relative_to(old) for path in sorted((old / "train").rglob("*.*g"))]
+    rows = ["path,label", *(f"{file.as_posix()},{file.parent.name}" for file in files)]
+    (old / "images.csv").write_text("\n".join(rows))
+    path = tmp_path / "a.ckpt"
+    data = ImageCSVDataModule(csv=str(old / "images.csv"), image_size=32)
+    save_checkpoint(path, LeNet(2), data)
+    old.rename(new)
+    argv = [path, "--layers", "first", "--output", tmp_path / "out"]
+    assert "--data.csv" in refuse(capsys, *argv)
+    assert run(*argv, "--data.csv", new / "images.csv") == 0
 
 
 def test_evidence_is_of_the_predicted_and_of_the_true_class(checkpoint: Path) -> None:

@@ -1,6 +1,7 @@
 """Whose run folder it is: of runs that start or go on at the same time, and of another name."""
 
 import csv
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_runs_that_start_at_the_same_time_have_each_their_own_folder(
     events = [list(run.glob("events*")) for run in (first, second)]
     assert [len(found) for found in events] == [1, 1]
     assert f"done: {second}" in capsys.readouterr().out
+
+
+def test_the_last_line_is_right_beside_checkpoints_of_the_users_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = tmp_path / "my logs"
+    own = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/loss")
+    fit(logs, *SMALL, "--trainer.max_epochs", 1, *own)
+    best = max(float(row["val/accuracy"] or 0) for row in rows(logs / "a/version_0"))
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert f"best val/accuracy {best:.4f} " in told
+    look = shlex.split(told.partition("look: ")[2])
+    assert look[:3] == ["tensorboard", "--logdir", str(logs / "a")]
 
 
 def test_a_trial_makes_no_folder(logs: Path) -> None:

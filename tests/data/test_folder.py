@@ -408,7 +408,8 @@ def test_impossible_options_are_refused(
 
 
 def test_a_missing_root_is_named_with_the_layout(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no folder .*absent\n.*<root>/train/<class>/"):
+    told = r"there is no folder .*absent\n.*<root>/train/<class>/.*--data\.root"
+    with pytest.raises(UserError, match=told):
         module(tmp_path / "absent")
 
 

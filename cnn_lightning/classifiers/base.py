@@ -13,7 +13,13 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.augment import Views, average_views
-from cnn_lightning.checkpoint_content import CHECKPOINT_FORMAT, CHECKPOINT_KEY, Content
+from cnn_lightning.checkpoint_content import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_KEY,
+    Content,
+    as_plain,
+    plain_arguments,
+)
 from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
@@ -406,7 +412,7 @@ class ImageClassifier(LeanModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         hyperparameters = checkpoint.get("hyper_parameters", {})
         data = getattr(self._trainer, "datamodule", None)
-        checkpoint[CHECKPOINT_KEY] = {
+        ours = {
             "format": CHECKPOINT_FORMAT,
             "classifier": _class_path(self),
             "data": None if data is None else _class_path(data),
@@ -416,8 +422,12 @@ class ImageClassifier(LeanModule):
             "weights": self._weights_origin,
             "window": self._window.gather(self._trainer),
         }
+        checkpoint[CHECKPOINT_KEY] = as_plain(ours)
         # the weights are in this checkpoint: loading it must not ask for their origin again
-        checkpoint["hyper_parameters"] = {**hyperparameters, "weights": None}
+        checkpoint["hyper_parameters"] = plain_arguments({**hyperparameters, "weights": None})
+        if "datamodule_hyper_parameters" in checkpoint:
+            of_data = checkpoint["datamodule_hyper_parameters"]
+            checkpoint["datamodule_hyper_parameters"] = plain_arguments(of_data)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -199,6 +199,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
                 f"{type(self).__name__} does not state its {', '.join(missing)}",
                 "set them in the class, or in __init__",
             )
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise UserError(
+                f"the class_names of {type(self).__name__} are not all texts",
+                "make them so: tuple(map(str, …))",
+            )
 
     def stage_indices(self, stage: Stage) -> Tensor:
         """Places in their split of the images that a stage uses, int64 in ascending order."""

@@ -389,6 +389,7 @@ def test_normalisation_is_imagenets_or_the_users(photos: Path) -> None:
     assert module(photos).mean == listed.IMAGENET_MEAN
     assert module(photos, channels=1).std == (0.5,)
     assert module(photos, mean=[0.1, 0.2, 0.3]).mean == (0.1, 0.2, 0.3)
+    assert module(photos, std=np.array([0.5, 0.25, 1])).std == (0.5, 0.25, 1.0)
 
 
 @pytest.mark.parametrize(

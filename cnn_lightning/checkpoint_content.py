@@ -1,8 +1,11 @@
 """What stands in a checkpoint, held against what must stand there, before any of it is used."""
 
+import inspect
 import math
 import re
+import sys
 from pathlib import Path, PurePath
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -215,6 +218,31 @@ class Content:
                 self.demand(
                     holds=isinstance(value, _PLAIN), what=f"it holds a {type(value).__name__}"
                 )
+
+
+def first_init(instance: object) -> FrameType:
+    """The frame of the `__init__` that an object is being built by, for `save_hyperparameters`.
+
+    Its arguments alone build the object again: what a class passes on to the one below it, that
+    one is given again by the class itself, and it may take nothing of the kind. A class with
+    `*args` keeps those of the class below, too, which know their names.
+    """
+    frame = sys._getframe(1)
+    outer = frame.f_back
+    while outer is not None and _builds(outer, instance):
+        if not outer.f_code.co_flags & inspect.CO_VARARGS:
+            frame = outer
+        outer = outer.f_back
+    return frame
+
+
+def _builds(frame: FrameType, instance: object) -> bool:
+    code = frame.f_code
+    return (
+        code.co_name == "__init__"
+        and "__class__" in frame.f_locals  # without `super()` Lightning does not look at it
+        and frame.f_locals.get(code.co_varnames[0]) is instance
+    )
 
 
 def as_plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from cnn_lightning.augment import Augmentation, Border
+from cnn_lightning.checkpoint_content import first_init
 from cnn_lightning.data.loader import Batch, Features, ImageLoader, Sharding
 from cnn_lightning.data.mixing import Mixing
 from cnn_lightning.data.progressive import ProgressiveSize
@@ -122,7 +123,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
                 f"val_fraction is {val_fraction}",
                 "give a share between 0 and 1: best.ckpt is chosen on held-out images",
             )
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, frame=first_init(self))
         self.root = Path(root or os.environ.get("CNN_LIGHTNING_DATA", "data"))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size

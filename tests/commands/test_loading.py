@@ -1,6 +1,7 @@
 """A classifier and its data come back from a checkpoint alone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +66,39 @@ def test_data_that_has_moved_is_found_at_its_new_root(tmp_path: Path) -> None:
     assert data.class_names == ("cat", "dog")
     with pytest.raises(UserError, match="old"):
         load_data(path).load("train")
+
+
+class FewShapes(ShapesDataModule):
+    """Decides some of the options of the class that it is built on, and takes the others."""
+
+    def __init__(self, tens: int, **kwargs: Any) -> None:
+        super().__init__(num_images=10 * tens, val_fraction=0.2, **kwargs)
+
+
+class FixedShapes(FewShapes):
+    """Takes one option and no other."""
+
+    def __init__(self, tens: int = 2) -> None:
+        super().__init__(tens, num_test=10)
+
+
+class AnyShapes(FewShapes):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "data", [FewShapes(3, num_test=20), FixedShapes(3), FixedShapes(), AnyShapes(3, seed=1)]
+)
+def test_data_of_the_users_own_is_built_from_the_arguments_of_its_class(
+    data: FewShapes, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "a.ckpt", LeNet(10), data)
+    loaded = load_data(tmp_path / "a.ckpt")
+    assert type(loaded) is type(data)
+    assert isinstance(loaded, FewShapes)
+    assert (loaded.num_images, loaded.seed) == (data.num_images, data.seed)
+    assert (loaded.val_fraction, loaded.batch_size) == (0.2, data.batch_size)
 
 
 def test_class_of_the_users_own_is_found_where_it_is_imported(tmp_path: Path) -> None:

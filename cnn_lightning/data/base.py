@@ -66,8 +66,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         mixup: alpha of mixup (Zhang et al. 2018, arXiv:1710.09412), such as 0.2; 0 = off.
         cutmix: alpha of CutMix (Yun et al. 2019, arXiv:1905.04899), such as 1; 0 = off. With both
             on, a coin decides for each batch.
-        start_size: Side in pixels of training images at first, rising to the whole size as the run
-            goes on (progressive resizing: Tan and Le 2021, arXiv:2104.00298, 4.2); `null` = off.
+        start_size: Longer side in pixels of training images at first, rising to the whole size as
+            the run goes on (progressive resizing: Tan and Le 2021, arXiv:2104.00298, 4.2);
+            `null` = off.
         whole_size_from: Part of the run after which training images are whole, 0..1.
 
     Example:
@@ -375,7 +376,12 @@ class ImageDataModule(L.LightningDataModule, ABC):
         if self.trainer.max_steps > 0:
             batches = self.trainer.max_steps * self.trainer.accumulate_grad_batches
             shares.append((epoch * num_batches + number) / batches)
-        return min(1.0, max(shares, default=1.0))
+        if not shares:
+            raise UserError(
+                "start_size needs the run's length, and nothing limits its epochs or steps",
+                "add --trainer.max_epochs or --trainer.max_steps, or leave start_size out",
+            )
+        return min(1.0, max(shares))
 
     def _place(self) -> tuple[int, int]:
         """The epoch and the batch of it that comes next, as the Trainer counts them."""

@@ -175,6 +175,14 @@ class Content:
             what="its sums of the running window are not three numbers per process",
         )
         self._check_preprocessing(ours.get("preprocessing"), len(names or ()), shape)
+        optimization = ours.get("optimization", {})
+        self.demand(
+            holds=isinstance(optimization, dict)
+            and optimization.get("schedule_interval", "step") in ("step", "epoch"),
+            what="it does not say how it was optimized",
+        )
+        for key in ("optimizer", "schedule"):
+            self._check_spec(optimization.get(key), key)
 
     def _check_preprocessing(self, stored: object, num_names: int, shape: Any) -> None:
         if stored is None:

@@ -18,6 +18,7 @@ from cnn_lightning.checkpoint_content import (
     CHECKPOINT_KEY,
     Content,
     as_plain,
+    first_init,
     plain_arguments,
 )
 from cnn_lightning.classifiers import class_weights as weighting
@@ -110,7 +111,7 @@ class ImageClassifier(LeanModule):
     ) -> None:
         super().__init__()
         check_smoothing(label_smoothing)
-        self.save_hyperparameters(ignore=["network"])
+        self.save_hyperparameters(ignore=["network"], frame=first_init(self))
         network = as_network(network)
         self.channels_last = network.channels_last if layout is None else layout != "contiguous"
         self.network = network
@@ -410,7 +411,6 @@ class ImageClassifier(LeanModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        hyperparameters = checkpoint.get("hyper_parameters", {})
         data = getattr(self._trainer, "datamodule", None)
         ours = {
             "format": CHECKPOINT_FORMAT,
@@ -421,13 +421,19 @@ class ImageClassifier(LeanModule):
             "preprocessing": self.preprocessing and self.preprocessing.as_dict(),
             "weights": self._weights_origin,
             "window": self._window.gather(self._trainer),
+            "optimization": {
+                "optimizer": self.optimizer,
+                "schedule": self.schedule,
+                "schedule_interval": self.schedule_interval,
+            },
         }
         checkpoint[CHECKPOINT_KEY] = as_plain(ours)
-        # the weights are in this checkpoint: loading it must not ask for their origin again
-        checkpoint["hyper_parameters"] = plain_arguments({**hyperparameters, "weights": None})
-        if "datamodule_hyper_parameters" in checkpoint:
-            of_data = checkpoint["datamodule_hyper_parameters"]
-            checkpoint["datamodule_hyper_parameters"] = plain_arguments(of_data)
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+            if key in checkpoint:
+                checkpoint[key] = plain_arguments(checkpoint[key])
+        if "weights" in checkpoint.get("hyper_parameters", {}):
+            # they are in this checkpoint: loading it must not ask for their origin again
+            checkpoint["hyper_parameters"]["weights"] = None
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -446,10 +452,8 @@ class ImageClassifier(LeanModule):
         if data is not None:
             self.adapt_to(data)
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            before = checkpoint.get("hyper_parameters", {}).get("optimizer")
-            optimization.keep_new_arguments(
-                checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer, self
-            )
+            before, *_ = optimization.stored_optimization(checkpoint)
+            optimization.keep_new_arguments(checkpoint, before, self.optimizer, self)
             self._resumed = ResumedSchedule(checkpoint)  # the run's length is not known yet
 
 

@@ -1,10 +1,14 @@
 """What stands in a checkpoint, held against what must stand there, before any of it is used."""
 
+import inspect
 import math
 import re
-from pathlib import Path
+import sys
+from pathlib import Path, PurePath
+from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +22,8 @@ PARAMETERS_KEY = "num_parameters"
 _MAX_DEPTH, _MAX_VALUES = 40, 1_000_000
 _MAX_SIDE = 100_000  # pixels
 _PLAIN = (str, int, float, type(None), torch.Size, torch.dtype, torch.device)
+_PLAIN_TYPES = (*_PLAIN, bool)
+_MAX_LISTED = 1000  # numbers: far more than there are channels or classes' weights
 # before 2.0 Lightning wrote other content, which it would rewrite as it is read
 _VERSION = re.compile(r"[2-9]\.\d+(\.\d+\w*)*|[2-9]\.\d+\.\d+.{0,30}")
 # what Lightning may have put there by other means than this project's
@@ -169,6 +175,14 @@ class Content:
             what="its sums of the running window are not three numbers per process",
         )
         self._check_preprocessing(ours.get("preprocessing"), len(names or ()), shape)
+        optimization = ours.get("optimization", {})
+        self.demand(
+            holds=isinstance(optimization, dict)
+            and optimization.get("schedule_interval", "step") in ("step", "epoch"),
+            what="it does not say how it was optimized",
+        )
+        for key in ("optimizer", "schedule"):
+            self._check_spec(optimization.get(key), key)
 
     def _check_preprocessing(self, stored: object, num_names: int, shape: Any) -> None:
         if stored is None:
@@ -212,6 +226,66 @@ class Content:
                 self.demand(
                     holds=isinstance(value, _PLAIN), what=f"it holds a {type(value).__name__}"
                 )
+
+
+def first_init(instance: object) -> FrameType:
+    """The frame of the `__init__` that an object is being built by, for `save_hyperparameters`.
+
+    Its arguments alone build the object again: what a class passes on to the one below it, that
+    one is given again by the class itself, and it may take nothing of the kind. A class with
+    `*args` keeps those of the class below, too, which know their names.
+    """
+    frame = sys._getframe(1)
+    outer = frame.f_back
+    while outer is not None and _builds(outer, instance):
+        if not outer.f_code.co_flags & inspect.CO_VARARGS:
+            frame = outer
+        outer = outer.f_back
+    return frame
+
+
+def _builds(frame: FrameType, instance: object) -> bool:
+    code = frame.f_code
+    return (
+        code.co_name == "__init__"
+        and "__class__" in frame.f_locals  # without `super()` Lightning does not look at it
+        and frame.f_locals.get(code.co_varnames[0]) is instance
+    )
+
+
+def as_plain(value: Any) -> Any:
+    """A value as checkpoints are read: paths as texts, numbers of numpy and torch as Python's.
+
+    Dictionaries, lists and tuples are gone through. Arrays and tensors of many numbers stay as they
+    are, as does whatever else is not plain.
+
+    Example:
+        >>> as_plain({"root": Path("photos"), "mean": (np.float64(0.5),), "size": 8})
+        {'root': 'photos', 'mean': (0.5,), 'size': 8}
+    """
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return value.tolist() if math.prod(value.shape) <= _MAX_LISTED else value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, dict):
+        return {as_plain(key): as_plain(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(as_plain, value))
+    return value
+
+
+def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those arguments of a class that a checkpoint can hold, made plain.
+
+    One with anything else in it, such as images or a network, is left out: with it, nothing of the
+    checkpoint could be read. Whoever builds the class again has to give it again.
+    """
+    plain = {name: as_plain(value) for name, value in arguments.items()}
+    return {
+        name: value
+        for name, value in plain.items()
+        if all(type(leaf) in _PLAIN_TYPES for leaf in _leaves(value))
+    }
 
 
 def _leaves(value: Any) -> list[Any]:

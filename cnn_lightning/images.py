@@ -2,10 +2,10 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ ImageSource = str | Path | Image.Image
 # without a list Pillow tries every format it knows, among them EPS, which starts Ghostscript
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _REMEDY = "repair the file or delete it"
+# of TIFF 6.0, section 3
+_BITS_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 258, 262, 0
 
 
 def list_images(folder: Path) -> list[str]:
@@ -65,8 +67,8 @@ def read_image(path: Path | str, *, mode: Mode = "RGB") -> Tensor:
     """Read one image file.
 
     The EXIF orientation is applied. Transparent images lie on white. Of an animation the first
-    frame is read. 16-bit grey is scaled to 0..255 and rounded. Colour becomes grey by ITU-R 601,
-    as Pillow's "L"; colour profiles are not applied.
+    frame is read. Grey of 12 or 16 bits is scaled to 0..255 and rounded. Colour becomes grey by
+    ITU-R 601, as Pillow's "L"; colour profiles are not applied.
 
     Args:
         path: JPEG, PNG, BMP, WebP, GIF, TIFF, PPM or PGM; the content decides, not the extension.
@@ -81,7 +83,7 @@ def read_image(path: Path | str, *, mode: Mode = "RGB") -> Tensor:
     """
     with _open(path) as image:
         ImageOps.exif_transpose(image, in_place=True)  # and so it is loaded
-    return _to_tensor(image, mode, str(path))
+    return _to_tensor(image, mode, str(path), _tiff_tags(image))
 
 
 def read_size(path: Path | str) -> tuple[int, int]:
@@ -212,17 +214,25 @@ def _from_pillow(image: Image.Image, mode: Mode, name: str) -> Tensor:
         upright = ImageOps.exif_transpose(image)  # loads an image that was only opened
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{name} cannot be read: {error}", _REMEDY) from error
-    return _to_tensor(upright, mode, name)
+    return _to_tensor(upright, mode, name, _tiff_tags(image))
 
 
-def _to_tensor(image: Image.Image, mode: Mode, name: str) -> Tensor:
+def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    """What a TIFF file says of its pixels, by number; nothing of other files and of copies."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return tags
+
+
+def _to_tensor(image: Image.Image, mode: Mode, name: str, tags: Mapping[int, Any]) -> Tensor:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        image = _from_16_bits(image, name)
+        image = _from_16_bits(image, name, tags)
     elif image.mode in ("F", "LAB", "HSV"):
         raise UserError(
             f"{name} has pixels of the kind {image.mode}, which are not read",
             "convert it to 8-bit grey or RGB",
         )
+    if image.mode == "La":
+        image = image.convert("LA")  # from "La", whose grey is darkened by its alpha, no other way
     if image.has_transparency_data:
         overlay = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -232,14 +242,18 @@ def _to_tensor(image: Image.Image, mode: Mode, name: str) -> Tensor:
     return _pixels(image if image.mode == mode else image.convert(mode))
 
 
-def _from_16_bits(image: Image.Image, name: str) -> Image.Image:
+def _from_16_bits(image: Image.Image, name: str, tags: Mapping[int, Any]) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise UserError(
             f"{name} has pixels outside 0..65535, whose range is not known",
             "convert it to 8-bit grey or RGB",
         )
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
+    # unlike those of 8 bits, Pillow leaves these two kinds of TIFF as they are in the file
+    brightest = 4095 if tags.get(_BITS_TAG) == (12,) else 65535
+    if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
+        values = brightest - values
+    return Image.fromarray(((510 * values + brightest) // (2 * brightest)).astype(np.uint8))
 
 
 def _pixels(image: Image.Image) -> Tensor:

@@ -7,7 +7,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import lightning as L
+import numpy as np
 import pytest
 import readme
 import torch
@@ -181,6 +184,63 @@ def test_own_data_of_another_form_is_refused(
     with pytest.raises(UserError, match=told):
         Given(images, labels).load("train")
     Given(IMAGES, LABELS).load("train")
+
+
+class FromNumpy(Given):
+    """States what it is by numpy's means, and is given its images and a folder."""
+
+    class_names = tuple(np.array(["a", "b"]))
+    image_shape = tuple(np.array([1, 8, 8]))
+    mean, std = np.array([0.5]), tuple(torch.tensor([0.25]))
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, folder: Path, side: Any) -> None:
+        super().__init__(images, labels)
+
+
+class Wide(ImageClassifier):
+    def __init__(self, num_classes: int, *, width: int, first: nn.Module) -> None:
+        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+        super().__init__(nn.Sequential(first, nn.ReLU(), *head))
+
+
+def test_a_checkpoint_is_read_whatever_numbers_and_arguments_it_was_made_with(
+    tmp_path: Path,
+) -> None:
+    first, width = nn.Conv2d(1, 4, 3), np.int64(4)
+    data = FromNumpy(IMAGES.repeat(5, 1, 1, 1), LABELS.repeat(5), tmp_path, np.int64(8))
+    classifier = Wide(2, width=width, first=first)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(classifier, data)
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    content = torch.load(tmp_path / "own.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["width"] == 4
+    given = content["datamodule_hyper_parameters"]
+    assert given == {"labels": 5 * [0, 1, 0, 1], "folder": str(tmp_path), "side": 8}
+    with pytest.raises(TypeError, match="first"):
+        Wide.load_from_checkpoint(tmp_path / "own.ckpt")
+    again = Wide.load_from_checkpoint(tmp_path / "own.ckpt", first=nn.Conv2d(1, 4, 3))
+    assert again.class_names == ("a", "b")
+    assert again.image_shape == (1, 8, 8)
+    assert again.preprocessing is not None
+    assert (again.preprocessing.mean, again.preprocessing.std) == ((0.5,), (0.25,))
+    for name, value in classifier.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_class_names_that_are_no_texts_are_refused() -> None:
+    data = Given(IMAGES, LABELS)
+    data.class_names = np.arange(2)  # type: ignore[assignment]
+    with pytest.raises(UserError, match="class_names of Given are not all texts"):
+        data.setup("fit")
 
 
 def test_data_that_does_not_state_its_facts_is_refused() -> None:

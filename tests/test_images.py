@@ -45,6 +45,26 @@ def save_animation(path: Path) -> None:
     )
 
 
+def save_tiff(path: Path, image: Image.Image, tags: dict[int, int]) -> None:
+    """Write a plain TIFF and change what it says of its pixels."""
+    image.save(path)
+    content = bytearray(path.read_bytes())
+    start = struct.unpack_from("<I", content, 4)[0] + 2
+    for entry in range(start, start + 12 * struct.unpack_from("<H", content, start - 2)[0], 12):
+        tag, kind, count, _ = struct.unpack_from("<HHII", content, entry)
+        if tag in tags:
+            assert count == 1
+            struct.pack_into("<H" if kind == 3 else "<I", content, entry + 8, tags[tag])
+    path.write_bytes(content)
+
+
+def grey_12(value: int) -> Callable[[Path], None]:
+    """A writer of 6×4 pixels of 12 bits each, two in three bytes: those of 9×4 of 8 bits."""
+    three = (value << 12 | value).to_bytes(3, "big")
+    image = Image.frombytes("L", (9, 4), three * 12)
+    return lambda path: save_tiff(path, image, {256: 6, 258: 12})
+
+
 def save_red(kind: str, **options: object) -> Callable[[Path], None]:
     return lambda path: Image.new("RGB", SIZE, RED).save(path, kind, **options)
 
@@ -85,6 +105,19 @@ KINDS: dict[str, tuple[Callable[[Path], object], tuple[int, int, int], int]] = {
     "grey_16.png": (grey_16(65535).save, (255, 255, 255), 0),
     "grey_16_low.png": (grey_16(257 * 3).save, (3, 3, 3), 0),
     "grey_16.tif": (grey_16(257 * 100 + 128).save, (100, 100, 100), 0),
+    "grey_16_white_is_zero.tif": (
+        lambda path: save_tiff(path, grey_16(257 * 100), {262: 0}),
+        (155, 155, 155),
+        0,
+    ),
+    "grey_12.tif": (grey_12(4095), (255, 255, 255), 0),
+    "grey_12_low.tif": (grey_12(100), (6, 6, 6), 0),  # 100 · 255 / 4095 = 6.2
+    # 50 is a grey of 100 darkened by an alpha of 1/2
+    "premultiplied.tif": (
+        lambda path: save_tiff(path, Image.new("LA", SIZE, (50, 128)), {338: 1}),
+        (177, 177, 177),
+        1,
+    ),
     "grey_16.pgm": (grey_16(257 * 100 + 129).save, (101, 101, 101), 0),
     "grey_32.tif": (
         Image.fromarray(np.full((4, 6), 257 * 9, dtype=np.int32)).save,

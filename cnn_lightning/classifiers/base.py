@@ -13,7 +13,14 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.augment import Views, average_views
-from cnn_lightning.checkpoint_content import CHECKPOINT_FORMAT, CHECKPOINT_KEY, Content
+from cnn_lightning.checkpoint_content import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_KEY,
+    Content,
+    as_plain,
+    first_init,
+    plain_arguments,
+)
 from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
@@ -104,7 +111,7 @@ class ImageClassifier(LeanModule):
     ) -> None:
         super().__init__()
         check_smoothing(label_smoothing)
-        self.save_hyperparameters(ignore=["network"])
+        self.save_hyperparameters(ignore=["network"], frame=first_init(self))
         network = as_network(network)
         self.channels_last = network.channels_last if layout is None else layout != "contiguous"
         self.network = network
@@ -406,9 +413,8 @@ class ImageClassifier(LeanModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        hyperparameters = checkpoint.get("hyper_parameters", {})
         data = getattr(self._trainer, "datamodule", None)
-        checkpoint[CHECKPOINT_KEY] = {
+        ours = {
             "format": CHECKPOINT_FORMAT,
             "classifier": _class_path(self),
             "data": None if data is None else _class_path(data),
@@ -417,9 +423,19 @@ class ImageClassifier(LeanModule):
             "preprocessing": self.preprocessing and self.preprocessing.as_dict(),
             "weights": self._weights_origin,
             "window": self._window.gather(self._trainer),
+            "optimization": {
+                "optimizer": self.optimizer,
+                "schedule": self.schedule,
+                "schedule_interval": self.schedule_interval,
+            },
         }
-        # the weights are in this checkpoint: loading it must not ask for their origin again
-        checkpoint["hyper_parameters"] = {**hyperparameters, "weights": None}
+        checkpoint[CHECKPOINT_KEY] = as_plain(ours)
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+            if key in checkpoint:
+                checkpoint[key] = plain_arguments(checkpoint[key])
+        if "weights" in checkpoint.get("hyper_parameters", {}):
+            # they are in this checkpoint: loading it must not ask for their origin again
+            checkpoint["hyper_parameters"]["weights"] = None
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -438,10 +454,8 @@ class ImageClassifier(LeanModule):
         if data is not None:
             self.adapt_to(data)
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            before = checkpoint.get("hyper_parameters", {}).get("optimizer")
-            optimization.keep_new_arguments(
-                checkpoint, before or optimization.DEFAULT_OPTIMIZER, self.optimizer, self
-            )
+            before, *_ = optimization.stored_optimization(checkpoint)
+            optimization.keep_new_arguments(checkpoint, before, self.optimizer, self)
             self._resumed = ResumedSchedule(checkpoint)  # the run's length is not known yet
 
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cnn_lightning import optim
+from cnn_lightning.checkpoint_content import CHECKPOINT_KEY
 from cnn_lightning.errors import UserError
 from cnn_lightning.imports import import_class
 from cnn_lightning.optim import split_weight_decay
@@ -29,6 +30,19 @@ DEFAULT_SCHEDULE: ClassSpec = {"class_path": "cnn_lightning.optim.WarmupCosine",
 LENGTH_ARGUMENTS = {"total_steps", "T_max", "total_iters"}
 
 _Class = TypeVar("_Class")
+
+
+def stored_optimization(checkpoint: dict[str, Any]) -> tuple[ClassSpec, ClassSpec, str]:
+    """Optimizer, schedule, and what that counts (`step`, `epoch`), of a checkpoint."""
+    # a class may give them to the one below by itself: then they are not among its arguments
+    stored = checkpoint.get(CHECKPOINT_KEY, {}).get("optimization")
+    if stored is None:  # an older one
+        stored = checkpoint.get("hyper_parameters", {})
+    return (
+        stored.get("optimizer") or DEFAULT_OPTIMIZER,
+        stored.get("schedule") or DEFAULT_SCHEDULE,
+        stored.get("schedule_interval", "step"),
+    )
 
 
 def build_optimizer(spec: ClassSpec, module: nn.Module) -> Optimizer:

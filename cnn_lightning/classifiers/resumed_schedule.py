@@ -6,10 +6,9 @@ from typing import Any
 from torch.optim.lr_scheduler import LRScheduler
 
 from cnn_lightning.classifiers.optimization import (
-    DEFAULT_OPTIMIZER,
-    DEFAULT_SCHEDULE,
     LENGTH_ARGUMENTS,
     ClassSpec,
+    stored_optimization,
 )
 from cnn_lightning.errors import UserError
 
@@ -30,10 +29,7 @@ class ResumedSchedule:
     """
 
     def __init__(self, checkpoint: dict[str, Any]) -> None:
-        before = checkpoint.get("hyper_parameters", {})
-        self.optimizer: ClassSpec = before.get("optimizer") or DEFAULT_OPTIMIZER
-        self.schedule: ClassSpec = before.get("schedule") or DEFAULT_SCHEDULE
-        self.interval = before.get("schedule_interval", "step")
+        self.optimizer, self.schedule, self.interval = stored_optimization(checkpoint)
         self._states: list[dict[str, Any]] = checkpoint.get("lr_schedulers", [])
         self._groups = [state["param_groups"] for state in checkpoint.get("optimizer_states", [])]
         self._steps = checkpoint["global_step"]

@@ -92,7 +92,7 @@ def _check_average(content: Content) -> None:
 
 def _check_optimization(content: Content, classifier: ImageClassifier) -> None:
     values = content.values
-    before = values["hyper_parameters"].get("optimizer") or optimization.DEFAULT_OPTIMIZER
+    before, *_ = optimization.stored_optimization(values)
     if (
         before["class_path"].rpartition(".")[2]
         != classifier.optimizer["class_path"].rpartition(".")[2]

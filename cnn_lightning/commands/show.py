@@ -199,7 +199,7 @@ class DataSetShow:
     def _not_drawn(self) -> str:
         """What else becomes of training images, by the names of the options; "" if nothing does."""
         start = self.data.progressive_size.start
-        is_smaller = start is not None and start < self.data.image_shape[2]
+        is_smaller = start is not None and start < max(self.data.image_shape[1:])
         others = [*self.data.mixing.names, *(["start_size"] if is_smaller else [])]
         others += [f"its own {name}" for name in overridden(self.data, ("prepare_training",))]
         return " and ".join(others)

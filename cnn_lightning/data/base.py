@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from cnn_lightning.augment import Augmentation, Border
+from cnn_lightning.checkpoint_content import first_init
 from cnn_lightning.data.loader import Batch, Features, ImageLoader, Sharding
 from cnn_lightning.data.mixing import Mixing
 from cnn_lightning.data.progressive import ProgressiveSize
@@ -65,8 +66,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         mixup: alpha of mixup (Zhang et al. 2018, arXiv:1710.09412), such as 0.2; 0 = off.
         cutmix: alpha of CutMix (Yun et al. 2019, arXiv:1905.04899), such as 1; 0 = off. With both
             on, a coin decides for each batch.
-        start_size: Side in pixels of training images at first, rising to the whole size as the run
-            goes on (progressive resizing: Tan and Le 2021, arXiv:2104.00298, 4.2); `null` = off.
+        start_size: Longer side in pixels of training images at first, rising to the whole size as
+            the run goes on (progressive resizing: Tan and Le 2021, arXiv:2104.00298, 4.2);
+            `null` = off.
         whole_size_from: Part of the run after which training images are whole, 0..1.
 
     Example:
@@ -122,7 +124,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
                 f"val_fraction is {val_fraction}",
                 "give a share between 0 and 1: best.ckpt is chosen on held-out images",
             )
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, frame=first_init(self))
         self.root = Path(root or os.environ.get("CNN_LIGHTNING_DATA", "data"))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -198,6 +200,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
             raise UserError(
                 f"{type(self).__name__} does not state its {', '.join(missing)}",
                 "set them in the class, or in __init__",
+            )
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise UserError(
+                f"the class_names of {type(self).__name__} are not all texts",
+                "make them so: tuple(map(str, …))",
             )
 
     def stage_indices(self, stage: Stage) -> Tensor:
@@ -371,8 +378,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
             shares.append((epoch * num_batches + number) / batches)
         if not shares:
             raise UserError(
-                f"start_size is {self.progressive_size.start}, and nothing limits the epochs or "
-                "steps over which images grow",
+                "start_size needs the run's length, and nothing limits its epochs or steps",
                 "add --trainer.max_epochs or --trainer.max_steps, or leave start_size out",
             )
         return min(1.0, max(shares))

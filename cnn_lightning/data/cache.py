@@ -27,7 +27,7 @@ from cnn_lightning.files import atomic_writer, map_array, write_text
 CACHE_FOLDER = ".cnn_lightning_cache"
 
 # part of every fingerprint: raise it when the same files would be decoded to other pixels
-_FORMAT = 2
+_FORMAT = 3
 _MAX_NAMED = 5
 # one that is being written changes every few seconds
 _ABANDONED_AFTER_S = 24 * 60 * 60

@@ -142,6 +142,10 @@ def _folders_in(folder: Path) -> list[str]:
             continue
         if holds_runs(path):
             say(f"{path} is no class: it holds what commands left")
-        else:
-            found.append(path.name)
+            continue
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:  # neither pictures nor TensorBoard can write it
+            raise UserError(f"{path} has a name that is not in UTF-8", "rename it") from error
+        found.append(path.name)
     return sorted(found)

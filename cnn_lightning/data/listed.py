@@ -72,8 +72,11 @@ class ListedImagesDataModule(ImageDataModule):
         self.image_size = image_size
         self._is_expected = False
         self.channels = channels
-        self.mean = tuple(mean or (IMAGENET_MEAN if channels == 3 else (0.5,)))
-        self.std = tuple(std or (IMAGENET_STD if channels == 3 else (0.5,)))
+        usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
+        self.mean, self.std = (
+            tuple(map(float, default if given is None else given))  # given as an array, perhaps
+            for given, default in zip((mean, std), usual, strict=True)
+        )
         if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
             raise UserError(
                 f"mean {self.mean} and std {self.std} do not fit {channels} channel(s)",

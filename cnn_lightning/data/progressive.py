@@ -21,7 +21,8 @@ class ProgressiveSize:
     arithmetic. Validation always sees whole images.
 
     Args:
-        start: Height and width at first, in pixels; `None` leaves all images whole.
+        start: Height and width at first, in pixels, or the longer of them; `None` leaves all
+            images whole.
         whole_from: Part of the run after which images are whole, above 0 and at most 1.
 
     Raises:
@@ -40,10 +41,10 @@ class ProgressiveSize:
             )
 
     def side(self, whole: int, progress: float) -> int:
-        """Height and width at a place in the run.
+        """Height and width, or the longer of them, at a place in the run.
 
         Args:
-            whole: Height and width of whole images.
+            whole: That of whole images.
             progress: Part of the run that has passed, 0..1.
 
         Example:
@@ -59,17 +60,20 @@ class ProgressiveSize:
         """Make a batch smaller, as its place in the run has it.
 
         Args:
-            images: N×C×H×H float.
+            images: N×C×H×W float.
             progress: Part of the run that has passed, 0..1.
 
         Returns:
-            N×C×S×S of the same dtype and order in memory, resized bilinearly with antialiasing.
+            N×C×S×T of the same dtype, proportions and order in memory, resized bilinearly with
+            antialiasing.
         """
-        side = self.side(images.shape[3], progress)
-        if side == images.shape[3]:
+        whole = max(images.shape[2:])
+        side = self.side(whole, progress)
+        if side == whole:
             return images
+        size = [max(1, round(length * side / whole)) for length in images.shape[2:]]
         is_last = images.is_contiguous(memory_format=torch.channels_last)
-        smaller = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        smaller = F.interpolate(images, size, mode="bilinear", antialias=True)
         return smaller.contiguous(
             memory_format=torch.channels_last if is_last else torch.contiguous_format
         )

@@ -108,8 +108,10 @@ class ImageCSVDataModule(ListedImagesDataModule):
 
     def _check_rows(self) -> None:
         seen: dict[str, int] = {}
+        root = self.root.absolute()
         for row in self._rows:
-            path = os.path.normpath(row.path)
+            # as absolute ones, as some may be; by strings, for many rows
+            path = os.path.normpath(os.path.join(root, row.path))  # noqa: PTH118
             if path in seen:
                 raise _refuse(
                     self.table,

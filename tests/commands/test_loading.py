@@ -1,13 +1,15 @@
 """A classifier and its data come back from a checkpoint alone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from make_checkpoint import save_checkpoint
 from make_data import make_folder
+from torch import nn
 
-from cnn_lightning.classifiers import LeNet
+from cnn_lightning.classifiers import ImageClassifier, LeNet, optimization
 from cnn_lightning.classifiers.base import CHECKPOINT_KEY
 from cnn_lightning.commands.loading import find_path, load_classifier, load_data
 from cnn_lightning.data import ImageFolderDataModule, ShapesDataModule
@@ -65,6 +67,77 @@ def test_data_that_has_moved_is_found_at_its_new_root(tmp_path: Path) -> None:
     assert data.class_names == ("cat", "dog")
     with pytest.raises(UserError, match="old"):
         load_data(path).load("train")
+
+
+class FewShapes(ShapesDataModule):
+    """Decides some of the options of the class that it is built on, and takes the others."""
+
+    def __init__(self, tens: int, **kwargs: Any) -> None:
+        super().__init__(num_images=10 * tens, val_fraction=0.2, **kwargs)
+
+
+class FixedShapes(FewShapes):
+    """Takes one option and no other."""
+
+    def __init__(self, tens: int = 2) -> None:
+        super().__init__(tens, num_test=10)
+
+
+class AnyShapes(FewShapes):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "data", [FewShapes(3, num_test=20), FixedShapes(3), FixedShapes(), AnyShapes(3, seed=1)]
+)
+def test_data_of_the_users_own_is_built_from_the_arguments_of_its_class(
+    data: FewShapes, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "a.ckpt", LeNet(10), data)
+    loaded = load_data(tmp_path / "a.ckpt")
+    assert type(loaded) is type(data)
+    assert isinstance(loaded, FewShapes)
+    assert (loaded.num_images, loaded.seed) == (data.num_images, data.seed)
+    assert (loaded.val_fraction, loaded.batch_size) == (0.2, data.batch_size)
+
+
+class Smooth(LeNet):
+    """Decides an option of the class that it is built on, and takes the others."""
+
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(num_classes, label_smoothing=0.2, **kwargs)
+
+
+class Decided(ImageClassifier):
+    """Takes its number of classes and no option."""
+
+    def __init__(self, num_classes: int) -> None:
+        network = nn.Sequential(nn.Conv2d(3, 4, 32), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10))
+        adam = {"class_path": "Adam", "init_args": {"lr": 0.01}}
+        super().__init__(network, label_smoothing=0.2, optimizer=adam)
+
+
+class AnyLeNet(Smooth):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "saved", [Smooth(10, activation="relu"), Decided(10), AnyLeNet(10, activation="relu")]
+)
+def test_classifier_of_the_users_own_is_built_from_the_arguments_of_its_class(
+    saved: ImageClassifier, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ckpt"
+    save_checkpoint(path, saved)
+    for loaded in (load_classifier(path), type(saved).load_from_checkpoint(path)):
+        assert type(loaded) is type(saved)
+        assert repr(loaded.network) == repr(saved.network)
+        assert loaded.label_smoothing == 0.2
+        assert loaded.optimizer == saved.optimizer
+    stored = optimization.stored_optimization(torch.load(path, weights_only=True))
+    assert stored == (saved.optimizer, saved.schedule, "step")
 
 
 def test_class_of_the_users_own_is_found_where_it_is_imported(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,7 @@ def test_normalisation_is_imagenets_or_the_users(photos: Path) -> None:
     assert module(photos).mean == listed.IMAGENET_MEAN
     assert module(photos, channels=1).std == (0.5,)
     assert module(photos, mean=[0.1, 0.2, 0.3]).mean == (0.1, 0.2, 0.3)
+    assert module(photos, std=np.array([0.5, 0.25, 1])).std == (0.5, 0.25, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -476,6 +478,13 @@ def test_a_test_folder_alone_is_an_error(tmp_path: Path) -> None:
     fill(tmp_path / "test", 1)
     with pytest.raises(UserError, match="holds test/ but no train/"):
         module(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such name")
+def test_a_class_whose_name_is_not_in_utf_8_is_refused(photos: Path) -> None:
+    (photos / "train/dog").rename(photos / "train" / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match="not in UTF-8\n  rename it"):
+        module(photos)
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:

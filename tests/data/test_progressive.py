@@ -40,6 +40,26 @@ def test_images_are_resized_as_torch_does_and_keep_their_order_in_memory() -> No
     assert ProgressiveSize(16)(images, 1.0) is images
 
 
+def test_images_that_are_no_squares_keep_their_proportions() -> None:
+    images = torch.rand(2, 3, 16, 40)
+    sizes = [ProgressiveSize(8, 1.0)(images, step / 8).shape[2:] for step in range(9)]
+    assert [tuple(size) for size in sizes] == [
+        *((3, 8), (5, 12), (6, 16), (8, 20), (10, 24), (11, 28), (13, 32), (14, 36), (16, 40)),
+    ]
+    upright = ProgressiveSize(8, 1.0)(images.transpose(2, 3), 0.5)
+    assert upright.shape[2:] == (24, 10)
+
+
+def test_a_run_without_a_known_end_is_refused() -> None:
+    data = ShapesDataModule(num_images=60, num_test=20, start_size=16)
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]  # what the data module asks of it
+        overfit_batches=0, num_training_batches=1, max_epochs=-1, max_steps=-1
+    )
+    batch = Batch(data.load("train")[0][:2], torch.tensor([0, 1]), torch.arange(2))
+    with pytest.raises(UserError, match="start_size needs the run's length"):
+        data.prepare_training(batch, 0, 0)
+
+
 def test_training_images_grow_and_validation_images_are_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,16 +106,6 @@ def test_images_grow_where_a_few_batches_are_overfitted() -> None:
         data.trainer.current_epoch = epoch  # type: ignore[misc]  # of the stand-in
         sizes.append(data.on_after_batch_transfer(batch, 0).images.shape[3])
     assert sizes == [16, 24, 32, 32]
-
-
-def test_images_cannot_grow_over_a_run_that_nothing_but_time_limits() -> None:
-    data = ShapesDataModule(num_images=60, num_test=20, start_size=16)
-    trainer = SimpleNamespace(
-        overfit_batches=0, num_training_batches=4, max_epochs=-1, max_steps=-1
-    )
-    data.trainer = trainer  # type: ignore[assignment]  # what the data module asks of it
-    with pytest.raises(UserError, match="start_size is 16, and nothing limits"):
-        data._progress(0, 0)
 
 
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

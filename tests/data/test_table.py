@@ -156,6 +156,12 @@ def test_a_mistake_is_named_with_its_line(lines: list[str], message: str, photos
         module(table).load("train")
 
 
+def test_an_image_by_its_whole_and_its_relative_path_is_refused(photos: Path) -> None:
+    path = (photos / "train/cat/cat_000.png").absolute()
+    with pytest.raises(UserError, match=r"line 4: .*cat_000.png is in line 2 already"):
+        module(write(photos, *FIRST, f"{path},cat,test"))
+
+
 def test_a_file_that_is_no_table_is_refused(photos: Path) -> None:
     with pytest.raises(UserError, match=r"there is no file .*gone\.csv"):
         module(photos / "gone.csv")

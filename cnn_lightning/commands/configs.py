@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cnn_lightning.commands.options import TRAINING_ONLY
 from cnn_lightning.errors import UserError
 from cnn_lightning.runs import names_run
@@ -92,6 +94,24 @@ def model_class(argv: list[str], configs: list[dict[str, Any]]) -> str | None:
     name = next((one for one in reversed(classes) if isinstance(one, str)), "")
     is_name = all(part.isidentifier() for part in name.split("."))
     return name if is_name and Path(name).suffix not in _FILES else None
+
+
+def names_class(group: str, argv: list[str]) -> bool:
+    """Whether files and flags say of which class a group is, and not its arguments alone.
+
+    Args:
+        group: `optimizer` or `schedule`.
+        argv: A command's, of which settings as YAML in place of a file are read, too.
+    """
+    given: list[Any] = values_of(argv, f"--{group}", f"--{group}.class_path")
+    for value in values_of(argv, *CONFIG_FLAGS):
+        is_text = value.startswith("{")
+        content = yaml.safe_load(value) if is_text else read_settings(Path(value))
+        given.append(content.get(group))
+    # a text is a class, a file of one, or a mapping
+    return any(
+        "class_path" in one or (isinstance(one, str) and one[0] != "{") for one in given if one
+    )
 
 
 def values_of(argv: list[str], *flags: str) -> list[str]:

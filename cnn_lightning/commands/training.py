@@ -38,7 +38,7 @@ from cnn_lightning.commands.checks import (
     check_numbers,
     check_ranges,
 )
-from cnn_lightning.commands.configs import LINKED, asks_for_help
+from cnn_lightning.commands.configs import LINKED, asks_for_help, names_class
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.equipment import choose_callbacks, choose_loggers, choose_plugins
 from cnn_lightning.commands.importing import check_classes
@@ -174,8 +174,10 @@ class TrainingCLI(LightningCLI):
             parser.add_subclass_arguments(
                 (LRScheduler,), "schedule", instantiate=False, fail_untyped=False, skip=_LENGTHS
             )
-            parser.set_defaults(optimizer=DEFAULT_OPTIMIZER, schedule=DEFAULT_SCHEDULE)
-            for key in ("optimizer", "schedule"):
+            for key, default in (("optimizer", DEFAULT_OPTIMIZER), ("schedule", DEFAULT_SCHEDULE)):
+                # else another class would be given what it shares with the default
+                if not names_class(key, self.start.arguments):
+                    parser.set_defaults({key: default})
                 parser.link_arguments(key, f"model.init_args.{key}", compute_fn=_plain)
         else:
             for key in TRAINING_ONLY:  # a recipe may hold them

@@ -41,7 +41,9 @@ class Preprocessing:
     channels_last: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse constants that cannot be meant."""
+        """Refuse constants that cannot be meant, and make those of numpy and torch Python's."""
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(f"mean {self.mean} and std {self.std} need one number per channel")
         if not all(std > 0 for std in self.std):

@@ -39,7 +39,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cifar10(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CIFAR10DataModule, "files", make_cifar10(small_data))
+    monkeypatch.setattr(CIFAR10DataModule, "files", make_cifar10(small_data, 10))
 
 
 def fit(config: Path, data: Path, log_dir: Path, *more: str) -> Path:

@@ -66,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "configs", folder / "configs")
     make_mnist(folder / "data")
     make_mnist(folder / "data", variant="fashion")
-    make_cifar10(folder / "data")
+    make_cifar10(folder / "data", 10)
     photos = make_folder(folder / "data/photos")
     make_folder(folder / "data/cifar_jpeg", size=(32, 32))
     listed = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos.glob("*/*/*.*")]
@@ -83,7 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(CIFAR10DataModule, "files", make_cifar10(place / "data"))
+    monkeypatch.setattr(CIFAR10DataModule, "files", make_cifar10(place / "data", 10))
     with contextlib.chdir(place):
         yield place
 

@@ -227,7 +227,7 @@ class ImageClassifier(LeanModule):
         chosen = transfer.choose_preprocessing(
             self.network,
             shape,
-            known or Preprocessing(tuple(data.mean), tuple(data.std)),
+            known or Preprocessing(data.mean, data.std),
             None if known else self._weights_preprocessing,
             self.image_size,
         )

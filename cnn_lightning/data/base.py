@@ -360,7 +360,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         Args:
             images: N×C×H×W uint8.
         """
-        preprocessing = self.preprocessing or Preprocessing(tuple(self.mean), tuple(self.std))
+        preprocessing = self.preprocessing or Preprocessing(self.mean, self.std)
         return preprocessing(images)
 
     def _progress(self, epoch: int, number: int) -> float:

@@ -72,7 +72,7 @@ def usual_transforms(data: ImageDataModule) -> transforms.Compose:
             "choose other --parts, or --data.augment crop_flip",
         )
     height, width = data.image_shape[1:]
-    preparation = data.preprocessing or Preprocessing(tuple(data.mean), tuple(data.std))
+    preparation = data.preprocessing or Preprocessing(data.mean, data.std)
     steps = _AUGMENTATIONS[data.augment]((height, width))
     if preparation.size is not None:
         steps.append(transforms.Resize((preparation.size, preparation.size)))

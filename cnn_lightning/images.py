@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,9 @@ def list_images(folder: Path) -> list[str]:
 
     Returns:
         Paths relative to the folder, with `/`, sorted.
+
+    Raises:
+        UserError: A folder cannot be listed.
     """
     return [name for name in walk_files(folder) if is_image_name(name)]
 
@@ -45,22 +48,37 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def walk_files(folder: Path) -> list[str]:
+def walk_files(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[str]:
     """All files below a folder.
 
     Hidden files and folders (`.name`) are passed over, and links to folders are not followed.
 
+    Args:
+        folder: Where to look.
+        on_error: Called with the error of a folder that cannot be listed (`error.filename`), which
+            is then passed over.
+
     Returns:
         Paths relative to the folder, with `/`, sorted.
+
+    Raises:
+        UserError: A folder cannot be listed, and there is no `on_error`.
     """
     found: list[str] = []
-    for directory, folders, names in os.walk(folder):
+    for directory, folders, names in os.walk(folder, onerror=on_error or _refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         # by strings: of many files, a Path for each takes longer than the disk does
         inner = os.path.relpath(directory, folder).replace(os.sep, "/")
         prefix = "" if inner == "." else f"{inner}/"
         found += [prefix + name for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise UserError(
+        f"the folder {error.filename} cannot be read: {error.strerror}",
+        "make it readable, or move it elsewhere",
+    ) from error
 
 
 def read_image(path: Path | str, *, mode: Mode = "RGB") -> Tensor:

@@ -1,13 +1,16 @@
 """Tiny seeded data sets and weights in the real on-disk formats; images differ by class."""
 
+import errno
 import gzip as gzip_format
 import hashlib
+import os
 import struct
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -145,6 +148,19 @@ def make_folder(
                 ending = ("png", "jpg")[index % 2]
                 Image.fromarray(image).save(folder / f"{name}_{index:03}.{ending}")
     return root
+
+
+def close_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make a folder that cannot be listed, also by a user who may read everything."""
+    folder.mkdir(parents=True)
+    scandir = os.scandir
+
+    def guarded(path: Any = ".") -> Any:
+        if str(path) == str(folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
 
 
 def make_weights(name: str) -> dict[str, torch.Tensor]:

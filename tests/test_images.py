@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from make_data import close_folder
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as reference
@@ -346,3 +347,11 @@ def test_list_images_is_sorted_recursive_and_blind_to_case(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert list_images(tmp_path) == ["a.png", "b.JPG", "sub/c.TiFf"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_folder(monkeypatch, tmp_path / "b")
+    with pytest.raises(UserError, match=r"the folder .*/b cannot be read: Permission denied"):
+        list_images(tmp_path)

@@ -214,7 +214,9 @@ def list_files(paths: Sequence[str], *, allow_links: bool) -> tuple[list[Path], 
         if not path.is_dir():
             files[path] = None
             continue
-        found = [path / name for name in walk_files(path)]
+        closed: list[OSError] = []
+        found = [path / name for name in walk_files(path, on_error=closed.append)]
+        unread += [Unread(str(one.filename), f"the folder cannot be read: {one}") for one in closed]
         for file in found:
             try:
                 if not is_image_name(file.name):
@@ -226,7 +228,7 @@ def list_files(paths: Sequence[str], *, allow_links: bool) -> tuple[list[Path], 
                 unread.append(Unread(str(file), f"{file} cannot be read: {error}"))
             else:
                 files[file] = None
-        if not found:
+        if not found and not closed:
             unread.append(Unread(str(path), f"{path} is an empty folder"))
     return list(files), unread
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Trainer
-from make_data import make_folder
+from make_data import close_folder, make_folder
 from PIL import Image
 
 from cnn_lightning.data import UnlabelledDataModule, decoding
@@ -43,6 +43,18 @@ def test_folders_are_searched_to_their_ends_and_files_taken_as_they_are(tmp_path
     assert files == [named, found[0], found[2], found[1], tmp_path / "gone.png"]
     assert [Path(one.path).name for one in unread] == ["notes.txt", "empty"]
     assert "does not end in .jpg" in unread[0].reason
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = save(tmp_path / "a/1.png")
+    close_folder(monkeypatch, tmp_path / "a/b")
+    close_folder(monkeypatch, tmp_path / "c")
+    files, unread = listed(tmp_path / "a", tmp_path / "c")
+    assert files == [found]
+    assert [one.path for one in unread] == [str(tmp_path / "a/b"), str(tmp_path / "c")]
+    assert "Permission denied" in unread[0].reason
 
 
 def test_a_link_out_of_a_folder_needs_a_word(tmp_path: Path) -> None:

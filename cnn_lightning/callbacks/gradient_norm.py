@@ -19,7 +19,9 @@ class GradientNorm(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
     ) -> None:
-        if not is_logged(trainer, trainer.global_step + 1) and not trainer.is_last_batch:
+        steps = trainer.global_step + 1
+        is_last = trainer.is_last_batch or steps == trainer.max_steps
+        if not is_last and not is_logged(trainer, steps):
             return
         norm = float(get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None]))
         for logger in trainer.loggers:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import UNDRAWN
 
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.cli import main
@@ -48,3 +49,21 @@ def test_the_norm_before_clipping_is_logged(
     assert logged == pytest.approx({step: before[step] for step in logged})
     assert min(before.values()) > LIMIT
     assert max(after) <= limit * 1.001 if limit else after == list(before.values())
+
+
+def test_the_last_step_is_logged_where_steps_cut_an_epoch_off(tmp_path: Path) -> None:
+    data = ["--data", "ShapesDataModule", "--data.num_images", "100", "--data.num_test", "20"]
+    data += ["--data.batch_size", "20"]
+    trainer = ["--trainer.max_steps", "3", "--trainer.log_every_n_steps", "2"]
+    trainer += ["--trainer.gradient_clip_val", "1", "--trainer.accelerator", "cpu"]
+    assert (
+        main(["fit", "--model", "LeNet", *data, *trainer, *UNDRAWN, "--log_dir", str(tmp_path)])
+        == 0
+    )
+    with (tmp_path / "run/version_0/metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    logged = {
+        name: [row["step"] for row in rows if row[name]]
+        for name in ("train/loss", "train/gradient_norm")
+    }
+    assert logged == {"train/loss": ["1", "2"], "train/gradient_norm": ["1", "2"]}

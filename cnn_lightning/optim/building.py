@@ -31,15 +31,17 @@ def split_weight_decay(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def count_dimensions(parameter: Tensor) -> int:
-    """Dimensions of a parameter, where a vector with sides of 1 about it has one.
+    """Dimensions of a parameter, without those that make it look like a kernel and are none.
 
-    Such are the scales of layers of ConvNeXt, C×1×1, which are no kernels.
+    The scales of layers of ConvNeXt, C×1×1, are vectors, and the positions of a vision transformer,
+    1×N×C, are a matrix.
 
     Example:
         >>> import torch
-        >>> [count_dimensions(torch.ones(shape)) for shape in [(8, 1, 1), (8, 1, 3, 3), (1, 8)]]
-        [1, 4, 2]
+        >>> shapes = [(8, 1, 1), (1, 5, 8), (8, 1, 3, 3), (1, 8)]
+        >>> [count_dimensions(torch.ones(shape)) for shape in shapes]
+        [1, 2, 4, 2]
     """
     if parameter.ndim > 2 and parameter.numel() == max(parameter.shape):
         return 1
-    return parameter.ndim
+    return 2 if parameter.ndim == 3 and len(parameter) == 1 else parameter.ndim

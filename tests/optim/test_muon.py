@@ -201,6 +201,14 @@ def test_scales_of_layers_are_no_kernels() -> None:
     assert block.layer_scale.abs().max() < 1e-5
 
 
+def test_positions_of_a_transformer_are_no_kernel() -> None:
+    positions = nn.Parameter(some(1, 5, 8))
+    (group,) = MuonAdamW([positions]).param_groups
+    assert "momentum" not in group
+    (group,) = MuonSGD([positions], linear_lr=0.5).param_groups
+    assert group["lr"] == 0.5
+
+
 def test_channels_last_kernels_are_stepped_alike() -> None:
     networks = [layers(), layers().to(memory_format=torch.channels_last)]
     for network in networks:

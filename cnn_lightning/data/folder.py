@@ -15,6 +15,8 @@ from cnn_lightning.images import EXTENSIONS, is_image_name, walk_files
 
 _LAYOUT = "put images into <root>/train/<class>/ and <root>/test/<class>/, or into <root>/<class>/"
 _MAX_NAMED = 3
+_VALIDATION = ("val", "valid", "validation")
+_SPLITS = ("train", "test", *_VALIDATION)
 
 
 class ImageFolderDataModule(ListedImagesDataModule):
@@ -102,7 +104,7 @@ class ImageFolderDataModule(ListedImagesDataModule):
         if len(self.class_names) < 2:
             raise UserError(
                 f"{self._train_dir} holds {len(self.class_names)} class folder(s), not 2 or more",
-                _LAYOUT,
+                self._remedy_of_few(),
             )
         for name in _folders_in(test) if self._test_dir else ():
             if name not in self.class_names:
@@ -110,9 +112,19 @@ class ImageFolderDataModule(ListedImagesDataModule):
                     f"{test / name} is a class that {train} does not have",
                     f"the classes are {', '.join(self.class_names[:20])}",
                 )
-        unused = [name for name in ("val", "valid", "validation") if (self.root / name).is_dir()]
+        unused = [name for name in _VALIDATION if (self.root / name).is_dir()]
         if unused and self._train_dir == train:
             say(f"{self.root / unused[0]} is not used: val_fraction holds images of {train} out")
+
+    def _remedy_of_few(self) -> str:
+        """How to come to two classes."""
+        others = [name for name in _folders_in(self.root) if name not in _SPLITS]
+        if self._train_dir == self.root or not others:
+            return _LAYOUT
+        return (
+            f"if train is a class as {others[0]} is, move all classes into a new folder train: "
+            f"{self.root}/train/train, {self.root}/train/{others[0]}"
+        )
 
     def _list(self, folder: Path, others: list[str]) -> list[str]:
         """The images of a class; files that are none go to `others`."""

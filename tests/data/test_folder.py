@@ -474,6 +474,14 @@ def test_fewer_than_two_classes_are_an_error(tmp_path: Path) -> None:
         module(tmp_path)
 
 
+def test_a_class_called_train_is_told_where_it_has_to_lie(tmp_path: Path) -> None:
+    for name in ("car", "train"):
+        save(tmp_path / name / "0.png", seed=0)
+    with pytest.raises(UserError, match=r"train holds 0 class") as caught:
+        module(tmp_path)
+    assert f"{tmp_path}/train/train, {tmp_path}/train/car" in caught.value.remedy
+
+
 def test_a_test_folder_alone_is_an_error(tmp_path: Path) -> None:
     fill(tmp_path / "test", 1)
     with pytest.raises(UserError, match="holds test/ but no train/"):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cnn_lightning.classifiers.base import ImageClassifier
+from cnn_lightning.classifiers.transfer import size_of_weights
 from cnn_lightning.networks import TorchvisionNetwork
 
 
@@ -24,4 +25,6 @@ class TorchvisionClassifier(ImageClassifier):
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, name: str, **kwargs: Any) -> None:
         self.torchvision_name = name
-        super().__init__(TorchvisionNetwork(name, num_classes, in_channels), **kwargs)
+        size = kwargs.get("image_size") or size_of_weights(name, kwargs.get("weights"))
+        network = TorchvisionNetwork(name, num_classes, in_channels, image_size=size)
+        super().__init__(network, **kwargs)

@@ -16,7 +16,14 @@ from torch import nn
 from torchvision import models
 
 from cnn_lightning.callbacks import FeatureCache
-from cnn_lightning.classifiers import VGG16, ImageClassifier, Inception, ResNet, transfer
+from cnn_lightning.classifiers import (
+    VGG16,
+    ImageClassifier,
+    Inception,
+    ResNet,
+    TorchvisionClassifier,
+    transfer,
+)
 from cnn_lightning.cli import main
 from cnn_lightning.data import Features, ImageDataModule
 from cnn_lightning.errors import DamagedFileError, UserError
@@ -341,6 +348,26 @@ def test_the_name_of_a_file_tells_which_weights_it_holds(weights: str, size: int
     path = Path(urllib.parse.urlparse(models.get_model_weights("vit_b_16")[weights].url).path)
     found = transfer._preprocessing_of_file(Path("mine") / path.name, Doubled(), "vit_b_16")
     assert found.size == size
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["name", "file"])
+def test_a_transformer_is_built_for_the_images_of_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    blocks = "torchvision.models.vision_transformer.EncoderBlock"
+    monkeypatch.setattr(blocks, lambda *_: nn.Identity())  # many numbers, whatever the size
+    chosen = models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1
+    path = Path(torch.hub.get_dir()) / "checkpoints" / transfer._file_name(chosen)
+    path.parent.mkdir(parents=True)
+    state = models.vit_b_16(image_size=384).state_dict()
+    torch.save(state, path)
+    weights = chosen.name if named else str(path)
+    classifier = TorchvisionClassifier(3, name="vit_b_16", weights=weights)
+    filled = classifier.network.state_dict()["backbone.encoder.pos_embedding"]
+    assert torch.equal(filled, state["encoder.pos_embedding"])
+    assert classifier.network.max_size == 384
+    with pytest.raises(UserError, match="image_size of the weights"):
+        TorchvisionClassifier(3, name="vit_b_16", weights=weights, image_size=224)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.net.", "state"])

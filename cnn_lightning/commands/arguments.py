@@ -32,6 +32,7 @@ from cnn_lightning.runs import (
     folder_of,
     names_run,
     new_version,
+    similar_runs,
 )
 from cnn_lightning.settings import read_settings, to_yaml
 
@@ -171,6 +172,8 @@ def _find(
         instead = "leave --ckpt_path out to start one, or " if command == "fit" else ""
         if command != "fit" and asked == "best" and checkpoints_to_resume(log_dir, run):
             instead = "take --ckpt_path last, or "
+        if command != "fit" and (near := similar_runs(log_dir, run)) and run not in near:
+            instead = f"perhaps {', '.join(near)}; "
         raise UserError(
             f"no run {run} in {log_dir} has a {asked}.ckpt", f"{instead}check --run and --log_dir"
         )

@@ -13,7 +13,8 @@ class TorchvisionClassifier(ImageClassifier):
     Args:
         num_classes: Classes to tell apart, at least 2.
         in_channels: Colour channels of an image.
-        name: As `torchvision.models.list_models()` gives it.
+        name: As `torchvision.models.list_models()` gives it. A vision transformer (`vit_…`) is
+            built for images of `image_size`, or of the size of its weights.
         **kwargs: As for `ImageClassifier`.
 
     Example:
@@ -28,3 +29,6 @@ class TorchvisionClassifier(ImageClassifier):
         size = kwargs.get("image_size") or size_of_weights(name, kwargs.get("weights"))
         network = TorchvisionNetwork(name, num_classes, in_channels, image_size=size)
         super().__init__(network, **kwargs)
+        if network.max_size is not None and size is not None:
+            # a checkpoint does not tell where its weights came from when it is loaded
+            self.hparams["image_size"] = self.image_size = size

@@ -205,6 +205,10 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
     if command == "fit" and newest is not None:
         known = read_settings(newest)
         known.pop("ckpt_path", None)
+        settings = known["model"].get("init_args") or {}
+        if "image_size" in settings and settings["image_size"] is None:
+            # that of weights, which are not asked for again
+            settings["image_size"] = checkpoint.get("hyper_parameters", {}).get("image_size")
         return known
     ours = checkpoint[CHECKPOINT_KEY]
     init_args = dict(checkpoint.get("hyper_parameters", {}))

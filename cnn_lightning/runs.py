@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from cnn_lightning.errors import UserError
 from cnn_lightning.locking import held_alone
 
 _VERSION = re.compile(r"version_(\d+)")
+_LOCK = ".lock"
 _RESUMED = re.compile(r"config-resume-(\d+)\.yaml")
 
 
@@ -110,6 +111,24 @@ def claim_version(folder: RunFolder) -> RunFolder:
             return folder
 
 
+def drop_version(folder: RunFolder) -> None:
+    """Remove the folder of a run that was refused, unless there is more than its settings in it.
+
+    Args:
+        folder: From `claim_version`; no other process has it.
+    """
+    begun = {folder.config.name, folder.metrics.name, _LOCK}
+    found = list(folder.path.iterdir())
+    if any(one.name not in begun and ".tfevents." not in one.name for one in found):
+        return
+    with suppress(OSError):  # what refused the run is told, not this
+        for one in found:
+            one.unlink()
+        folder.path.rmdir()
+        if not any(folder.path.parent.iterdir()):
+            folder.path.parent.rmdir()
+
+
 @contextmanager
 def going_on(folder: RunFolder) -> Iterator[None]:
     """Keep other processes from training in a run folder, until the block or this process ends.
@@ -121,7 +140,7 @@ def going_on(folder: RunFolder) -> Iterator[None]:
         f"run {folder.path} is going on in another process",
         "wait for its end or stop it, or begin another run without --ckpt_path",
     )
-    with held_alone(folder.path / ".lock", refusal):
+    with held_alone(folder.path / _LOCK, refusal):
         yield
 
 
@@ -144,12 +163,17 @@ def find_run(log_dir: Path, asked: str) -> RunFolder:
     found = versions(Path(asked).parent, Path(asked).name) or versions(log_dir, asked)
     if found:
         return found[-1]
-    known = sorted(entry.name for entry in log_dir.glob("*") if versions(log_dir, entry.name))
-    near = difflib.get_close_matches(asked, known, n=3) or known[:8]
+    near = similar_runs(log_dir, asked)
     raise UserError(
         f"there is no run {asked}, neither as a folder nor in {log_dir}",
         f"perhaps {', '.join(near)}" if near else "give a run folder, or --log_dir",
     )
+
+
+def similar_runs(log_dir: Path, asked: str) -> list[str]:
+    """Names of runs that are like one, at most 3; if there is none, of some that there are."""
+    known = sorted(entry.name for entry in log_dir.glob("*") if versions(log_dir, entry.name))
+    return difflib.get_close_matches(asked, known, n=3) or known[:8]
 
 
 def find_checkpoint(log_dir: Path, run: str, which: str) -> Path | None:

@@ -159,6 +159,27 @@ def test_value_for_a_linked_key_in_a_config(
     assert "num_classes" in refuse(capsys, "fit", "--config", recipe)
 
 
+@pytest.mark.parametrize("key", ["limit_train_batches", "max_epochs", "max_steps"])
+def test_training_of_nothing(key: str, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refuse(capsys, "fit", "--config", recipe, f"--trainer.{key}=0")
+    assert f"trainer.{key} is 0" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+@pytest.mark.parametrize("name", ["gpu", "cuda"])
+def test_no_gpu(name: str, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refuse(capsys, "fit", "--config", recipe, f"--trainer.accelerator={name}")
+    assert "without --trainer.accelerator" in message
+
+
+@pytest.mark.parametrize("command", ["test", "inspect"])
+def test_misspelt_run(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "shapes/version_0").mkdir(parents=True)
+    which = ("best",) if command == "inspect" else ("--ckpt_path", "best")
+    message = refuse(capsys, command, *which, "--run", "shape", "--log_dir", tmp_path)
+    assert "perhaps shapes;" in message
+
+
 def test_half_precision_on_a_cpu(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refuse(
         capsys,

@@ -62,6 +62,27 @@ def listening(
             handle.remove()
 
 
+def channels_first(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps with their channels before rows and columns; some layers put them last.
+
+    Those of Swin and those within ConvNeXt do. Maps of square images are square, which tells.
+
+    Args:
+        maps: N×F×h×w or N×h×w×F, what a layer put out.
+        images: N×C×H×W, what the network saw.
+
+    Returns:
+        N×F×h×w.
+
+    Example:
+        >>> channels_first(torch.zeros(2, 7, 7, 96), torch.zeros(2, 3, 28, 28)).shape
+        torch.Size([2, 96, 7, 7])
+    """
+    height, width, last = maps.shape[1:]
+    is_square = images.shape[-2] == images.shape[-1]
+    return maps.movedim(-1, 1) if is_square and height == width != last else maps
+
+
 def record_outputs(
     network: nn.Module,
     layers: Mapping[str, nn.Module],

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from cnn_lightning.analysis.activations import record_outputs
+from cnn_lightning.analysis.activations import channels_first, record_outputs
 from cnn_lightning.analysis.layers import select_layers
 from cnn_lightning.callbacks.epoch_pictures import EpochPictures
 from cnn_lightning.classifiers import ImageClassifier
@@ -86,6 +86,7 @@ class FeatureMaps(EpochPictures):
                     f"layer {name} puts out {tuple(maps.shape)}: no maps to draw",
                     "choose convolutions, activations or poolings",
                 )
+            maps = channels_first(maps, prepared)
             title = f"Output of {name}, {'untrained' if epoch == 0 else f'epoch {epoch}'}"
             yield (
                 name,

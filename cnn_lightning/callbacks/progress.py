@@ -11,10 +11,12 @@ from typing_extensions import override
 from cnn_lightning.console import say
 
 _DRAWN_PER_S = 10
+# a terminal is not wide enough for these beside a bar
+_IN_LINE_ALONE = ("train/accuracy", "val/loss", "val/accuracy")
 
 
 class Bar(RichProgressBar):
-    """A bar with loss, accuracy and images per second.
+    """A bar with loss and images per second, and the line of each epoch above it.
 
     Drawn ten times a second: to gather its numbers and draw it at every step, as its parent does,
     takes a good part of a small network's time.
@@ -23,6 +25,29 @@ class Bar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=_DRAWN_PER_S)
         self._drawn_at = 0.0
+        self._lines = EpochLines()
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._lines.on_train_start(trainer)
+
+    @override
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._lines.on_train_epoch_start(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.is_enabled:
+            self._lines.on_train_epoch_end(trainer, pl_module)
+
+    @override
+    def _get_train_description(self, current_epoch: int) -> str:
+        # Lightning counts from 0, and the lines, pictures and tables from 1
+        told = f"epoch {current_epoch + 1}{_of_all(self.trainer)}"
+        return told.ljust(len(self.validation_description))
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
@@ -38,6 +63,8 @@ class Bar(RichProgressBar):
         if metrics.pop("images_per_second", None) is not None:
             speed = float(trainer.callback_metrics["images_per_second"])
             metrics["images/s"] = f"{speed:,.0f}"
+        for name in _IN_LINE_ALONE:
+            metrics.pop(name, None)
         return metrics
 
 
@@ -76,8 +103,7 @@ class EpochLines(ProgressBar):
             for name, value in trainer.callback_metrics.items()
             if value is not self._before.get(name)  # logged anew, it is another tensor
         }
-        of_all = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        told = [f"epoch {trainer.current_epoch + 1}{of_all}"]
+        told = [f"epoch {trainer.current_epoch + 1}{_of_all(trainer)}"]
         told.append(f"step {trainer.global_step}")
         told += [
             f"{name} {float(known[name]):.4f}"
@@ -88,3 +114,7 @@ class EpochLines(ProgressBar):
             told.append(f"{float(known['images_per_second']):,.0f} images/s")
         told.append(f"{time.monotonic() - self._started:.1f} s")
         say("  ".join(told))
+
+
+def _of_all(trainer: L.Trainer) -> str:
+    return "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"

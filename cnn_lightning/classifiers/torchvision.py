@@ -3,6 +3,7 @@
 from typing import Any
 
 from cnn_lightning.classifiers.base import ImageClassifier
+from cnn_lightning.classifiers.transfer import size_of_weights
 from cnn_lightning.networks import TorchvisionNetwork
 
 
@@ -12,7 +13,8 @@ class TorchvisionClassifier(ImageClassifier):
     Args:
         num_classes: Classes to tell apart, at least 2.
         in_channels: Colour channels of an image.
-        name: As `torchvision.models.list_models()` gives it.
+        name: As `torchvision.models.list_models()` gives it. A vision transformer (`vit_…`) is
+            built for images of `image_size`, or of the size of its weights.
         **kwargs: As for `ImageClassifier`.
 
     Example:
@@ -24,4 +26,9 @@ class TorchvisionClassifier(ImageClassifier):
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, name: str, **kwargs: Any) -> None:
         self.torchvision_name = name
-        super().__init__(TorchvisionNetwork(name, num_classes, in_channels), **kwargs)
+        size = kwargs.get("image_size") or size_of_weights(name, kwargs.get("weights"))
+        network = TorchvisionNetwork(name, num_classes, in_channels, image_size=size)
+        super().__init__(network, **kwargs)
+        if network.max_size is not None and size is not None:
+            # a checkpoint does not tell where its weights came from when it is loaded
+            self.hparams["image_size"] = self.image_size = size

@@ -116,6 +116,24 @@ def _preprocessing_of_file(
     return _preprocessing_of(names.get(path.name, known["DEFAULT"]), torchvision_name)
 
 
+def size_of_weights(torchvision_name: str, weights: str | None) -> int | None:
+    """Side in pixels of the images that torchvision made weights with.
+
+    Args:
+        torchvision_name: A network of torchvision.
+        weights: As for `load_weights`; a file is known by its name.
+
+    Returns:
+        `None` if the weights, or the network, are none of torchvision's.
+    """
+    if weights is None or torchvision_name not in models.list_models():
+        return None
+    known = models.get_model_weights(torchvision_name)
+    files = {_file_name(one): one for one in known}
+    chosen = known.__members__.get(weights) or files.get(Path(weights).name)
+    return None if chosen is None else int(chosen.transforms().crop_size[0])
+
+
 def _file_name(weights: models.WeightsEnum) -> str:
     """What torchvision calls the file that it downloads."""
     return Path(urllib.parse.urlparse(weights.url).path).name
@@ -186,7 +204,7 @@ def _fill(network: Network, state: dict[str, Tensor], own: dict[str, Tensor], so
         more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         raise UserError(
             f"weights {source} do not fit {type(network).__name__}: {'; '.join(told[:3])}{more}",
-            "choose the architecture, depth and stem that the weights were made with",
+            "choose the architecture, depth, stem and (vit_… alone) image_size of the weights",
         )
     taken: set[int] = set()
     for key, target in network.state_dict(keep_vars=True).items():

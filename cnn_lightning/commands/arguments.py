@@ -32,6 +32,7 @@ from cnn_lightning.runs import (
     folder_of,
     names_run,
     new_version,
+    similar_runs,
 )
 from cnn_lightning.settings import read_settings, to_yaml
 
@@ -171,6 +172,8 @@ def _find(
         instead = "leave --ckpt_path out to start one, or " if command == "fit" else ""
         if command != "fit" and asked == "best" and checkpoints_to_resume(log_dir, run):
             instead = "take --ckpt_path last, or "
+        if command != "fit" and (near := similar_runs(log_dir, run)) and run not in near:
+            instead = f"perhaps {', '.join(near)}; "
         raise UserError(
             f"no run {run} in {log_dir} has a {asked}.ckpt", f"{instead}check --run and --log_dir"
         )
@@ -202,6 +205,10 @@ def _known(command: str, path: Path, checkpoint: dict[str, Any]) -> dict[str, An
     if command == "fit" and newest is not None:
         known = read_settings(newest)
         known.pop("ckpt_path", None)
+        settings = known["model"].get("init_args") or {}
+        if "image_size" in settings and settings["image_size"] is None:
+            # that of weights, which are not asked for again
+            settings["image_size"] = checkpoint.get("hyper_parameters", {}).get("image_size")
         return known
     ours = checkpoint[CHECKPOINT_KEY]
     init_args = dict(checkpoint.get("hyper_parameters", {}))

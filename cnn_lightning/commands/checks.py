@@ -86,6 +86,23 @@ def check_ranges(settings: Namespace) -> None:
         raise UserError(f"seed_everything is {seed}", f"give a number in 0..{_MOST_SEED}")
 
 
+def check_length(trainer: Namespace, *, is_new: bool) -> None:
+    """Refuse a training without an image, which Lightning would end as if it were done.
+
+    Args:
+        trainer: Settings of the trainer.
+        is_new: Whether nothing is resumed; else an end that has been reached is told later.
+
+    Raises:
+        UserError: There would be no batch or no epoch.
+    """
+    for key in ("limit_train_batches", *(("max_epochs", "max_steps") if is_new else ())):
+        if trainer.get(key) == 0:
+            raise UserError(
+                f"trainer.{key} is 0: nothing would be trained", "give more, or leave it out"
+            )
+
+
 def check_nulls(settings: Any, key: str = "", kind: type | None = None) -> None:
     """Refuse `null` for arguments that are never `None`; the parser takes it for all.
 

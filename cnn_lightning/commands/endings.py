@@ -1,5 +1,6 @@
 """How a run that did not come to its end says why, and how to go on."""
 
+import re
 import shlex
 import signal
 import sys
@@ -29,14 +30,15 @@ from cnn_lightning.processes import explain_loss, is_first_gone
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 # Lightning's of what `EarlyStopping` watches
 _NO_METRIC = "which is not available"
+_MISSING_PACKAGE = re.compile(r"`(\w+)` (?:is not|to be) installed|No module named '([\w.]+)'")
 
 
 @contextmanager
 def explained(start: Start, argv: list[str]) -> Iterator[None]:
     """Let a lack of disk, memory or a process leave as a `RunError` that says how to go on.
 
-    A lack of permission, an interval that no epoch has and a metric that is not there leave as a
-    `UserError`.
+    A lack of permission, an interval that no epoch has, a metric and a package that are not there
+    leave as a `UserError`.
 
     Args:
         start: How the command started.
@@ -63,7 +65,12 @@ def explained(start: Start, argv: list[str]) -> Iterator[None]:
         failure = explain_disk_failure(error) or _explain_memory(error) or _explain_refusal(error)
         if failure is not None:
             raise RunError(failure.what, f"{failure.remedy}; {way_on(start, argv)}") from error
-        mistake = explain_no_access(error) or _explain_interval(error) or _explain_metric(error)
+        mistake = (
+            explain_no_access(error)
+            or _explain_interval(error)
+            or _explain_metric(error)
+            or _explain_absence(error)
+        )
         if mistake is None:
             raise
         raise mistake from error
@@ -109,6 +116,19 @@ def _explain_metric(error: Exception) -> UserError | None:
         return None
     names = remedy.partition("any of the following: ")[2]
     return UserError(f"{what}{told}", f"let it watch one of {names}" if names else "name another")
+
+
+def _explain_absence(error: Exception) -> UserError | None:
+    # Lightning looks for what a callback of its own needs when the run begins
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    missing = _MISSING_PACKAGE.search(str(error))
+    if missing is None:
+        return None
+    name = missing[1] or missing[2]
+    return UserError(
+        f"the package {name} is not installed", f"pip install {name}, or leave out what needs it"
+    )
 
 
 def tell_way_on(loss: LostProcessError, start: Start, argv: list[str]) -> LostProcessError:

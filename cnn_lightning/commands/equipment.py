@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from cnn_lightning import callbacks, slurm
@@ -29,7 +29,8 @@ def choose_callbacks(
     """
     trainer = settings.trainer
     chosen: list[Callback] = as_list(trainer.get("callbacks"))
-    if trainer.enable_progress_bar in (None, True):
+    own_bar = any(isinstance(callback, ProgressBar) for callback in chosen)
+    if trainer.enable_progress_bar in (None, True) and not own_bar:
         chosen.append(callbacks.Bar() if sys.stdout.isatty() else callbacks.EpochLines())
     if command == "fit":
         if trainer.enable_checkpointing is not False:

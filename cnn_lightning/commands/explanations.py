@@ -32,6 +32,7 @@ _REWRITTEN = (
 )
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _REFUSED_IMPORT = re.compile(r"Importing '([^']+)' is not allowed")
+_NO_GPU = re.compile(r"No supported gpu backend|(CUDA|MPS)Accelerator` can not run on your system")
 _FEWER_EPOCHS = re.compile(r"a checkpoint with current_epoch=(\d+), .*max_epochs=(\d+)")
 _ABSTRACT = re.compile(r"instantiatable class, but .*is abstract")
 _LONGEST = 400
@@ -63,6 +64,12 @@ def explain(error: BaseException, command: str) -> UserError:
         return UserError(
             f"the checkpoint is of epoch {begun}, and trainer.max_epochs is {epochs[2]}",
             f"give --trainer.max_epochs above {begun}",
+        )
+    if _NO_GPU.search(text) is not None:
+        return UserError(
+            "there is no GPU that torch can use",
+            "train on the CPU, without --trainer.accelerator; or install a GPU's driver and a "
+            "torch built for it",
         )
     if unknown is None:
         return UserError(text[:_LONGEST], f"see cnn-lightning {command} --help")

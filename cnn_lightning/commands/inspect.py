@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from cnn_lightning.analysis.activations import record_outputs
+from cnn_lightning.analysis.activations import channels_first, record_outputs
 from cnn_lightning.analysis.attribution import (
     MIN_CELLS,
     MIRRORS,
@@ -160,7 +160,11 @@ def _draw(
         yield (
             f"feature_maps/{name}",
             draw_feature_maps(
-                seen, output, f"Output of {name}", names=names, max_channels=arguments.max_channels
+                seen,
+                channels_first(output, prepared),
+                f"Output of {name}",
+                names=names,
+                max_channels=arguments.max_channels,
             ),
         )
     for name, layer in layers.items():

@@ -17,7 +17,7 @@ from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import load_checkpoint
 from cnn_lightning.preprocessing import Preprocessing
-from cnn_lightning.runs import checkpoints_of, find_checkpoint, names_run
+from cnn_lightning.runs import checkpoints_of, find_checkpoint, names_run, similar_runs
 
 _Class = TypeVar("_Class")
 
@@ -45,8 +45,10 @@ def find_path(asked: str, run: str | None, log_dir: Path) -> Path:
         raise UserError(f"{asked} of which run?", "give --run NAME, or the path of a checkpoint")
     found = find_checkpoint(log_dir, run, asked)
     if found is None:
+        near = similar_runs(log_dir, run)
+        perhaps = f"perhaps {', '.join(near)}; " if near and run not in near else ""
         raise UserError(
-            f"no run {run} in {log_dir} has a {asked}.ckpt", "check --run and --log_dir"
+            f"no run {run} in {log_dir} has a {asked}.ckpt", f"{perhaps}check --run and --log_dir"
         )
     return found
 

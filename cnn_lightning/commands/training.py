@@ -33,6 +33,7 @@ from cnn_lightning.commands.arithmetic import (
 )
 from cnn_lightning.commands.checks import (
     check_groups,
+    check_length,
     check_named,
     check_nulls,
     check_numbers,
@@ -64,7 +65,7 @@ from cnn_lightning.errors import Interrupted
 from cnn_lightning.files import remove_parts, write_text
 from cnn_lightning.loggers import EventFiles, MetricsTable
 from cnn_lightning.processes import GiveUp, watch_processes
-from cnn_lightning.runs import RunFolder, claim_version, going_on
+from cnn_lightning.runs import RunFolder, claim_version, drop_version, going_on
 from cnn_lightning.settings import to_yaml
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -202,6 +203,7 @@ class TrainingCLI(LightningCLI):
         check_ranges(settings)
         if self.command == "fit":
             check_named(settings, ("optimizer", "schedule"))
+            check_length(settings.trainer, is_new=self.start.checkpoint is None)
         check_nulls(settings)
         for group, kind in groups.items():
             check_nulls(settings[group], group, kind)
@@ -297,8 +299,13 @@ class TrainingCLI(LightningCLI):
             return
         if self.start.is_new:
             self._set_folder(self.trainer, claim_version(self.start.folder))
-        with going_on(self.start.folder):
-            yield
+        try:
+            with going_on(self.start.folder):
+                yield
+        except Exception:
+            if self.start.is_new and self.trainer.fit_loop.epoch_loop.total_batch_idx < 0:
+                drop_version(self.start.folder)  # refused before its first batch
+            raise
 
     def _writes(self) -> bool:
         """Whether this process is the one to write, and the run no trial."""

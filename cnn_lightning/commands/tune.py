@@ -215,7 +215,7 @@ def find_batch_size(
         classifier: Trained for three steps with each size.
         data: Its images; its batch size is set.
         trainer: One that has time for the steps.
-        limit: The search ends below this size, or at the number of training images.
+        limit: Larger sizes are not tried, nor such of more than all training images.
 
     Returns:
         The largest size that ran, and whether the next one ran out of memory.
@@ -234,7 +234,7 @@ def find_batch_size(
         {"first": classifier.network.first_conv}, lambda _, output: ran.add(len(output))
     ):
         found = Tuner(trainer).scale_batch_size(
-            classifier, datamodule=data, init_val=FIRST_BATCH, max_val=limit
+            classifier, datamodule=data, init_val=FIRST_BATCH, max_val=limit + 1
         )
     assert found is not None  # noqa: S101  # it is under fast_dev_run alone
     # where the search ends at the limit, the tuner names a size that it has not tried

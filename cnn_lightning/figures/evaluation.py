@@ -54,12 +54,13 @@ def draw_class_accuracy(correct: Tensor, counts: Tensor, class_names: Sequence[s
     names = ["" if isinstance(row, str) else class_names[row] for row in rows]
     told = [row if isinstance(row, str) else _tell(row, correct, counts) for row in rows]
     sides = measure(names, 9)[0] + measure(told, 9)[0]
-    figure = new_figure(_AXIS + sides + 60, _ROW * len(rows) + _MARGIN)
+    figure = new_figure(_AXIS + sides + 80, _ROW * len(rows) + _MARGIN)
     axes = figure.add_subplot()
     shown = [row if isinstance(row, int) and counts[row] > 0 else None for row in rows]
     _draw_accuracies(axes, correct, counts, shown)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), names, fontsize=9, parse_math=False)
+    axes.set_ylabel("class")
     for place, line in enumerate(told):
         axes.text(1.02, place, line, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)

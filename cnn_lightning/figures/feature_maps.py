@@ -52,6 +52,7 @@ def draw_feature_maps(
     title += f"\n{num_channels} channels of {maps.shape[2]}×{maps.shape[3]}"
     if shown < num_channels:
         title += f", the first {shown} shown"
+    title += "\ndark to bright: each channel's least to greatest value"
     lows, highs = maps.amin((0, 2, 3)).tolist(), maps.amax((0, 2, 3)).tolist()
     coloured = [
         map_pixels(maps[:, channel], lows[channel], highs[channel]) for channel in range(shown)

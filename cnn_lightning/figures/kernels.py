@@ -14,7 +14,7 @@ _COLUMNS = 16
 def draw_kernels(
     weight: Tensor, title: str, *, max_kernels: int = 64, sees_image: bool = True
 ) -> Sheet:
-    """Draw the kernels of a convolution, each on a scale of its own around 0.
+    """Draw the kernels of a convolution, each on a scale of its own around 0, those of 1×1 on one.
 
     Kernels that see an image of three channels appear in colour: grey is 0, and a channel brighter
     than grey is a positive weight for that colour. Others appear in purple (negative), white (0)
@@ -50,7 +50,14 @@ def draw_kernels(
         title = title.replace(" kernels", " (red, green, blue) kernels")
     if num_outputs * per_output > max_kernels:
         title += f", the first {max_kernels} shown"
-    tiles = [_draw(name, kernel) for name, kernel in itertools.islice(kernels, max_kernels)]
+    title += "\ngrey is 0, brighter is above" if in_colour else "\npurple is below 0, orange above"
+    drawn = list(itertools.islice(kernels, max_kernels))
+    # of a single number, a scale of its own would show no more than the sign
+    most = None
+    if weight.shape[2:] == (1, 1):
+        most = max(float(kernel.abs().amax()) for _, kernel in drawn)
+        title += f", one scale for all: ±{describe_number(most)}"
+    tiles = [_draw(name, kernel, most) for name, kernel in drawn]
     # as square as the number allows
     columns = min(_COLUMNS, math.ceil(math.sqrt(2 * len(tiles))), len(tiles))
     rows: list[list[Tile | None]] = []
@@ -60,9 +67,12 @@ def draw_kernels(
     return draw_tiles(title, rows)
 
 
-def _draw(name: str, kernel: Tensor) -> Tile:
-    most = float(kernel.abs().amax())
-    head = f"{name}\n±{describe_number(most)}"
+def _draw(name: str, kernel: Tensor, most: float | None) -> Tile:
+    if most is None:
+        most = float(kernel.abs().amax())
+        head = f"{name}\n±{describe_number(most)}"
+    else:
+        head = name if len(kernel) == 3 else f"{name}\n{describe_number(float(kernel))}"
     if len(kernel) == 3:
         shade = (kernel / (2 * most) + 0.5 if most > 0 else kernel + 0.5) * 255
         return Tile(image_pixels(shade.round().clamp(0, 255).byte()), head)

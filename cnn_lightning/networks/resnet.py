@@ -59,17 +59,17 @@ class _Backbone(nn.Module):
         super().__init__()
         blocks, is_bottleneck = _STAGES[depth]
         kind = _Bottleneck if is_bottleneck else _BasicBlock
-        self.maxpool: nn.Module = nn.Identity()
         if stem == "whitened":
             self.conv1: nn.Conv2d = PatchWhitening(in_channels, 3, padding=1)
         elif stem == "small":
             self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         else:
             self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        pool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
         channels = self.conv1.out_channels
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
+        self.maxpool = pool
         for number, (count, width) in enumerate(zip(blocks, _WIDTHS, strict=True), start=1):
             stage = nn.Sequential()
             for block in range(count):

@@ -32,12 +32,17 @@ class TorchvisionNetwork(Network):
         name: As `torchvision.models.list_models()` gives it.
         num_classes: Classes to tell apart, K.
         in_channels: Colour channels of an image.
+        image_size: Side of the images in pixels, of a vision transformer (`vit_…`) alone, whose
+            position codes fix it; `None` is torchvision's.
 
     Raises:
-        UserError: torchvision has no classification network of this name.
+        UserError: torchvision has no classification network of this name, or `image_size` is not
+            a whole number of a transformer's patches.
     """
 
-    def __init__(self, name: str, num_classes: int, in_channels: int = 3) -> None:
+    def __init__(
+        self, name: str, num_classes: int, in_channels: int = 3, *, image_size: int | None = None
+    ) -> None:
         super().__init__()
         known = torchvision.models.list_models(module=torchvision.models)
         if name in _OURS:
@@ -48,7 +53,7 @@ class TorchvisionNetwork(Network):
                 f"torchvision has no classification network {name!r}",
                 f"perhaps {', '.join(near)}" if near else "see torchvision.models.list_models()",
             )
-        model = torchvision.models.get_model(name, weights=None)
+        model = _build(name, image_size)
         facts = torchvision.models.get_model_weights(name)["DEFAULT"]
         self.min_size = max(facts.meta["min_size"])
         self.default_size = int(facts.transforms().crop_size[0])
@@ -66,6 +71,19 @@ class TorchvisionNetwork(Network):
             suffix = key.removeprefix(f"{self._head_name}.")
             return f"head.1.{suffix}" if isinstance(self.head, nn.Sequential) else f"head.{suffix}"
         return f"backbone.{key}"
+
+
+def _build(name: str, image_size: int | None) -> nn.Module:
+    more = {}
+    if name.startswith("vit_") and image_size is not None:
+        patch = int(name.rpartition("_")[2])
+        if image_size < patch or image_size % patch:
+            raise UserError(
+                f"{name} cannot take images of {image_size}×{image_size} pixels",
+                f"give a multiple of {patch} as image_size",
+            )
+        more["image_size"] = image_size
+    return cast(nn.Module, torchvision.models.get_model(name, weights=None, **more))
 
 
 def _split(network: TorchvisionNetwork, model: nn.Module, num_classes: int) -> str:

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import Permute
 
-from cnn_lightning.analysis.activations import listening, record_outputs
+from cnn_lightning.analysis.activations import channels_first, listening, record_outputs
 from cnn_lightning.analysis.layers import select_layers
 from cnn_lightning.networks import LeNet5
 
@@ -104,3 +105,14 @@ def test_a_compiled_network_is_seen_too() -> None:
     # without the stance, hooks set after the first compiled call never fire (PyTorch issue 117758)
     outputs = record_outputs(network, layers, images)
     torch.testing.assert_close(outputs["backbone.conv1"], expected, rtol=0, atol=0)
+
+
+def test_channels_that_a_layer_puts_last_come_first() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), Permute([0, 2, 3, 1]), nn.LayerNorm(8))
+    images = torch.randn(2, 3, 16, 16)
+    outputs = record_outputs(network, {"first": network[0], "last": network[1]}, images)
+    last = channels_first(outputs["last"], images)
+    torch.testing.assert_close(last, outputs["first"], rtol=0, atol=0)
+    assert channels_first(outputs["first"], images) is outputs["first"]
+    wide = torch.zeros(2, 5, 5, 9)  # of a wide image, five channels of 5×9
+    assert channels_first(wide, torch.zeros(2, 3, 20, 36)) is wide

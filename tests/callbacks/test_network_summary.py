@@ -44,6 +44,13 @@ def test_layers_of_lenet(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any("metrics" in line for line in lines)
 
 
+def test_layers_of_a_resnet_stand_in_the_order_of_their_calls(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = [line.split()[0] for line in summary(ResNet(10), capsys)[2:6]]
+    assert names == [f"backbone.{name}" for name in ("conv1", "bn1", "relu", "maxpool")]
+
+
 @pytest.mark.parametrize(
     ("classifier", "shown", "hidden"),
     [

@@ -1,5 +1,6 @@
 import csv
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,3 +107,27 @@ def test_the_line_of_an_epoch_cut_off_does_not_tell_the_numbers_of_the_one_befor
     assert re.fullmatch(f"epoch 1  step 7  {whole}", lines[0])
     assert re.fullmatch(f"epoch 2  step 14  {whole}", lines[1])
     assert re.fullmatch(f"epoch 3  step 17  {number} s", lines[2])
+
+
+def test_a_terminal_shows_a_line_of_each_epoch_above_a_bar_that_counts_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    settings = {
+        "data": "ShapesDataModule",
+        "data.num_images": 60,
+        "data.num_test": 20,
+        "data.batch_size": 16,
+        "model": "LeNet",
+        "log_dir": tmp_path,
+        "trainer.max_epochs": 2,
+    }
+    assert main(["fit", *(f"--{name}={value}" for name, value in settings.items()), *UNDRAWN]) == 0
+    told = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().out).replace("\r", "\n")
+    lines = re.findall(r"^epoch (\d)/2  step (\d+)  train/loss .* val/accuracy", told, re.MULTILINE)
+    assert lines == [("1", "4"), ("2", "8")]
+    assert {"1", "2"} == set(re.findall(r"epoch (\d)/2 +━", told))
+    assert "Epoch" not in told
+    assert re.search(r"it/s train/loss: [\d.]+ images/s: [\d,]+ *$", told, re.MULTILINE)

@@ -10,14 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from make_data import make_folder, make_weights
 from small import UNDRAWN
 from torch import nn
 from torchvision import models
 
 from cnn_lightning.callbacks import FeatureCache
-from cnn_lightning.classifiers import VGG16, ImageClassifier, Inception, ResNet, transfer
+from cnn_lightning.classifiers import (
+    VGG16,
+    ImageClassifier,
+    Inception,
+    ResNet,
+    TorchvisionClassifier,
+    transfer,
+)
 from cnn_lightning.cli import main
+from cnn_lightning.commands.arguments import read_start
 from cnn_lightning.data import Features, ImageDataModule
 from cnn_lightning.errors import DamagedFileError, UserError
 from cnn_lightning.files import load_checkpoint
@@ -341,6 +350,45 @@ def test_the_name_of_a_file_tells_which_weights_it_holds(weights: str, size: int
     path = Path(urllib.parse.urlparse(models.get_model_weights("vit_b_16")[weights].url).path)
     found = transfer._preprocessing_of_file(Path("mine") / path.name, Doubled(), "vit_b_16")
     assert found.size == size
+
+
+def test_a_transformer_of_larger_images_goes_on_without_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = "torchvision.models.vision_transformer.EncoderBlock"
+    monkeypatch.setattr(blocks, lambda *_: nn.Identity())
+    path = tmp_path / transfer._file_name(models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1)
+    torch.save(models.vit_b_16(image_size=384).state_dict(), path)
+    argv = ["fit", "--data=ShapesDataModule", "--data.num_images=20", "--data.num_test=10"]
+    argv += ["--model=TorchvisionClassifier", "--model.name=vit_b_16", f"--model.weights={path}"]
+    argv += ["--data.batch_size=2", "--data.eval_batch_size=2", "--trainer.limit_val_batches=1"]
+    argv += ["--trainer.enable_model_summary=false", "--trainer.limit_train_batches=1", *UNDRAWN]
+    assert main([*argv, f"--log_dir={tmp_path}", "--run=a", "--trainer.max_epochs=1"]) == 0
+    path.unlink()
+    last = str(tmp_path / "a/version_0/checkpoints/last.ckpt")
+    resumed = yaml.safe_load(read_start("fit", ["--ckpt_path", last]).arguments[1])
+    assert resumed["model"]["init_args"]["image_size"] == 384
+    assert TorchvisionClassifier.load_from_checkpoint(last).image_size == 384
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["name", "file"])
+def test_a_transformer_is_built_for_the_images_of_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    blocks = "torchvision.models.vision_transformer.EncoderBlock"
+    monkeypatch.setattr(blocks, lambda *_: nn.Identity())  # many numbers, whatever the size
+    chosen = models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1
+    path = Path(torch.hub.get_dir()) / "checkpoints" / transfer._file_name(chosen)
+    path.parent.mkdir(parents=True)
+    state = models.vit_b_16(image_size=384).state_dict()
+    torch.save(state, path)
+    weights = chosen.name if named else str(path)
+    classifier = TorchvisionClassifier(3, name="vit_b_16", weights=weights)
+    filled = classifier.network.state_dict()["backbone.encoder.pos_embedding"]
+    assert torch.equal(filled, state["encoder.pos_embedding"])
+    assert classifier.network.max_size == 384
+    with pytest.raises(UserError, match="image_size of the weights"):
+        TorchvisionClassifier(3, name="vit_b_16", weights=weights, image_size=224)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.net.", "state"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
 from small import UNDRAWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -73,6 +74,22 @@ def test_the_last_line_is_right_beside_checkpoints_of_the_users_own(
     assert f"best val/accuracy {best:.4f} " in told
     look = shlex.split(told.partition("look: ")[2])
     assert look[:3] == ["tensorboard", "--logdir", str(logs / "a")]
+
+
+def test_a_run_that_is_refused_leaves_no_folder(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def setup(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("It cannot log as `nowhere` is not installed.")
+
+    monkeypatch.setattr(L.pytorch.callbacks.DeviceStatsMonitor, "setup", setup)
+    fit(logs, *SMALL, "--trainer.callbacks+=DeviceStatsMonitor", code=2)
+    assert "error: the package nowhere is not installed\n" in capsys.readouterr().err
+    assert not (logs / "a").exists()
+
+
+def test_a_progress_bar_of_the_users_own_is_the_only_one(logs: Path) -> None:
+    fit(logs, *SMALL, "--trainer.fast_dev_run=true", "--trainer.callbacks+=TQDMProgressBar")
 
 
 def test_a_trial_makes_no_folder(logs: Path) -> None:

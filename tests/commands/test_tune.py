@@ -222,7 +222,7 @@ def test_batches_really_grow_until_the_memory_ends(scratch: Path) -> None:
 
 def test_search_ends_at_the_limit_with_a_size_that_ran(scratch: Path) -> None:
     cli = build(scratch)
-    assert find_batch_size(cli.model, cli.datamodule, cli.trainer, 100) == (64, False)
+    assert find_batch_size(cli.model, cli.datamodule, cli.trainer, 64) == (64, False)
     cli = build(scratch)
     # 180 training images
     assert find_batch_size(cli.model, cli.datamodule, cli.trainer, 8192) == (128, False)
@@ -233,7 +233,7 @@ def test_network_whose_training_passes_by_its_forward_is_measured_too(scratch: P
     network = cli.model.network
     network.auxiliary_weight = 0.3  # as Inception has it
     network.auxiliary_logits = lambda images: (network.head(network.backbone(images)), [])  # type: ignore[method-assign]
-    found = find_batch_size(cli.model, cli.datamodule, cli.trainer, 2 * FIRST_BATCH)
+    found = find_batch_size(cli.model, cli.datamodule, cli.trainer, FIRST_BATCH + 1)
     assert found == (FIRST_BATCH, False)
 
 

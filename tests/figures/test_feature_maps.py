@@ -81,7 +81,7 @@ def test_colour_kernels_show_their_colours() -> None:
 
 def test_three_channels_of_a_layer_are_no_colours() -> None:
     words = texts(draw_kernels(torch.randn(2, 3, 5, 5), "conv2", sees_image=False))
-    assert "conv2\n2 × 3 kernels of 5×5" in words
+    assert "conv2\n2 × 3 kernels of 5×5\npurple is below 0, orange above" in words
     assert [word.split("\n")[0] for word in words[1:]] == ["0←0", "0←1", "0←2", "1←0", "1←1", "1←2"]
 
 
@@ -93,6 +93,22 @@ def test_kernels_of_grey_images_stand_around_white() -> None:
     assert min(ends[1]) > 240
     assert ends[0][2] > ends[0][1]  # purple
     assert ends[2][0] > ends[2][2]  # orange
+
+
+def test_kernels_of_one_number_share_a_scale() -> None:
+    sheet = draw_kernels(torch.tensor([1.0, -0.5, 0.0]).reshape(3, 1, 1, 1), "")
+    assert {"0\n1", "1\n-0.5", "2\n0"} <= set(texts(sheet))
+    assert any("one scale for all: ±1" in line for line in texts(sheet))
+    pixels = to_array(sheet).permute(1, 2, 0)
+    for colour in map_pixels(torch.tensor([1.0, -0.5, 0.0])[:, None, None], -1, 1, "PuOr_r"):
+        assert (pixels == torch.from_numpy(colour)).all(-1).sum() >= 56 * 56
+
+
+def test_maps_and_kernels_say_what_their_colours_are() -> None:
+    images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    maps = draw_feature_maps(images, torch.rand(1, 2, 4, 4), "")
+    assert any("dark to bright" in line for line in texts(maps))
+    assert any("grey is 0" in line for line in texts(draw_kernels(torch.rand(2, 3, 3, 3), "")))
 
 
 def test_kernels_that_are_left_out_are_said() -> None:

@@ -286,4 +286,8 @@ def test_lenet_takes_every_size_from_28_to_32(
 def test_fixed_size_of_a_transformer() -> None:
     with torch.device("meta"):
         network = TorchvisionNetwork("vit_b_16", 10)
+        larger = TorchvisionNetwork("vit_b_16", 10, image_size=384)
     assert (network.min_size, network.max_size) == (224, 224)
+    assert (larger.min_size, larger.max_size) == (384, 384)
+    with torch.device("meta"), pytest.raises(UserError, match="multiple of 16"):
+        TorchvisionNetwork("vit_b_16", 10, image_size=100)

@@ -163,13 +163,37 @@ def close_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(os, "scandir", guarded)
 
 
-def make_weights(name: str) -> dict[str, torch.Tensor]:
-    """Make a file of random weights where torchvision looks for its own; what is in it."""
+def make_weights(name: str, *, repeated: bool = False) -> dict[str, torch.Tensor]:
+    """Make a file of random weights where torchvision looks for its own; what is in it.
+
+    Args:
+        name: The network's name in torchvision.
+        repeated: Whether the values of large kernels and matrices repeat, so that they are drawn
+            in no time and the file is small.
+    """
     url = models.get_model_weights(name)["DEFAULT"].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
     path.parent.mkdir(parents=True, exist_ok=True)
-    # without it these two draw from a truncated normal, which takes seconds, and warn
+    # without it these two warn
     more = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
-    state: dict[str, torch.Tensor] = models.get_model(name, weights=None, **more).state_dict()
+    with torch.device("meta"):  # not drawn twice, as layers and their networks do
+        network = models.get_model(name, weights=None, **more)
+    draws = torch.Generator().manual_seed(0)
+    state = {key: _draw(key, one, draws, repeated) for key, one in network.state_dict().items()}
     torch.save(state, path)
     return state
+
+
+def _draw(key: str, like: Tensor, draws: torch.Generator, repeated: bool) -> Tensor:
+    """Random kernels and matrices (He et al. 2015, arXiv:1502.01852), the rest as it begins."""
+    if like.dim() < 2:
+        is_scale = key.endswith(("weight", "running_var"))
+        return torch.full(like.shape, int(is_scale), dtype=like.dtype)
+    std = (2 / like[0].numel()) ** 0.5
+    if not repeated:
+        return torch.empty(like.shape).normal_(0, std, generator=draws)
+    # neighbours share all but one of their values
+    strides = range(like.dim(), 0, -1)
+    count = 1 + sum(stride * (n - 1) for stride, n in zip(strides, like.shape, strict=True))
+    values = torch.empty(count).normal_(0, std, generator=draws)
+    return values.as_strided(like.shape, tuple(strides))

@@ -28,7 +28,7 @@ def small_arguments(
     if init_args.get("weights") and init_args.get("stem", "imagenet") == "imagenet":
         arguments.append(f"--model.image_size={SMALL_SIZES[name]}")
     if "Shapes" in str(content["data"]):
-        arguments += ["--data.num_images=100", "--data.num_test=20"]
+        arguments += ["--data.num_images=40", "--data.num_test=20"]
     return arguments
 
 
@@ -37,4 +37,5 @@ def make_weights_of(config: Path) -> None:
     if "weights: DEFAULT" not in config.read_text():
         return
     names = {"vgg16_head": "vgg16_bn", "resnet50": "resnet50", "inception": "inception_v3"}
-    make_weights(next((name for part, name in names.items() if part in config.stem), "resnet18"))
+    name = next((name for part, name in names.items() if part in config.stem), "resnet18")
+    make_weights(name, repeated=True)

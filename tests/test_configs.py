@@ -15,11 +15,11 @@ from cnn_lightning.data import CIFAR10DataModule
 CONFIGS = Path(__file__).parents[1] / "configs"
 LAST = Path("checkpoints/last.ckpt")
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
-# many seconds a run even in small, and a replay is two more; tests/test_determinism.py runs every
-# network twice
+# many seconds a run even in small; tests/test_determinism.py runs every network twice
 LARGE = (
     "cifar10_googlenet",
     "cifar10_inception_v3_head",
+    "cifar10_resnet18_finetune",
     "cifar10_resnet50_head",
     "cifar10_speedrun",
     "cifar10_vgg16",
@@ -39,12 +39,12 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cifar10(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CIFAR10DataModule, "files", make_cifar10(small_data, 10))
+    monkeypatch.setattr(CIFAR10DataModule, "files", make_cifar10(small_data, 4))
 
 
 def fit(config: Path, data: Path, log_dir: Path, *more: str) -> Path:
     arguments = ["fit", "--config", str(config), "--log_dir", str(log_dir)]
-    arguments += small_arguments(config, data)
+    arguments += small_arguments(config, data, max_steps=2, batch_size=4)
     assert main([*arguments, *more]) == 0
     (run,) = (
         (log_dir / config.stem).glob("version_*")
@@ -58,11 +58,18 @@ def test_there_are_recipes() -> None:
     assert len(RECIPES) >= 14
 
 
+def replay(run: Path, data: Path, log_dir: Path) -> None:
+    again = fit(run / "config.yaml", data, log_dir, *UNDRAWN)
+    assert_same_checkpoint(run / LAST, again / LAST)
+
+
 @pytest.mark.usefixtures("cifar10")
 @pytest.mark.parametrize("config", RECIPES, ids=lambda path: path.stem)
-def test_recipe_trains(config: Path, small_data: Path, tmp_path: Path) -> None:
+def test_recipe_trains_and_replays_to_the_same_bits(
+    config: Path, small_data: Path, tmp_path: Path
+) -> None:
     make_weights_of(config)
-    run = fit(config, small_data, tmp_path)
+    run = fit(config, small_data, tmp_path / "first")
     for name in (
         "config.yaml",
         "checkpoints/best.ckpt",
@@ -72,21 +79,18 @@ def test_recipe_trains(config: Path, small_data: Path, tmp_path: Path) -> None:
     ):
         assert (run / name).is_file(), name
     assert list(run.glob("events.out.tfevents.*"))
+    if config.stem not in LARGE:
+        replay(run, small_data, tmp_path / "again")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cifar10")
-@pytest.mark.parametrize(
-    "config",
-    [
-        pytest.param(path, marks=[pytest.mark.slow] if path.stem in LARGE else [], id=path.stem)
-        for path in RECIPES
-    ],
-)
-def test_recipe_replays_to_the_same_bits(config: Path, small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", LARGE)
+def test_large_recipe_replays_to_the_same_bits(name: str, small_data: Path, tmp_path: Path) -> None:
+    config = CONFIGS / f"{name}.yaml"
     make_weights_of(config)
     run = fit(config, small_data, tmp_path / "first", *UNDRAWN)
-    again = fit(run / "config.yaml", small_data, tmp_path / "again")
-    assert_same_checkpoint(run / LAST, again / LAST)
+    replay(run, small_data, tmp_path / "again")
 
 
 @pytest.mark.parametrize("overlay", sorted((CONFIGS / "with").glob("*.yaml")), ids=lambda p: p.stem)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from compare import assert_same_checkpoint, differences
+from small import UNDRAWN
 
 from cnn_lightning import classifiers
 from cnn_lightning.cli import main
@@ -39,8 +40,8 @@ def fit(name: str, folder: Path, *more: str) -> Path:
     argv = ["fit", "--model", settings.pop("class_path"), "--log_dir", str(folder)]
     argv += [f"--model.{key}={value}" for key, value in settings.items()]
     argv += ["--data=ShapesDataModule", "--data.num_images=50", "--data.num_test=10"]
-    argv += ["--data.batch_size=9", "--data.augment=crop_flip", "--feature_maps.every_n_epochs=0"]
-    argv += ["--kernels.every_n_epochs=0", "--trainer.max_epochs=2", "--trainer.deterministic=true"]
+    argv += ["--data.batch_size=9", "--data.augment=crop_flip", *UNDRAWN]
+    argv += ["--trainer.max_epochs=2", "--trainer.deterministic=true"]
     assert main([*argv, *more]) == 0
     assert torch.are_deterministic_algorithms_enabled()
     # without it, cuBLAS is not deterministic on a GPU

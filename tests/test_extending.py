@@ -15,6 +15,7 @@ import pytest
 import readme
 import torch
 import yaml
+from small import UNDRAWN
 from torch import nn
 
 from cnn_lightning import ImageClassifier, ImageDataModule, ShapesDataModule
@@ -22,6 +23,9 @@ from cnn_lightning.cli import main
 from cnn_lightning.data.base import Split
 from cnn_lightning.errors import UserError
 from cnn_lightning.networks.sequential import SequentialNetwork, as_network
+
+# nothing here looks at the pictures
+QUICK = {"fit": UNDRAWN, "inspect": ["--layers", "first", "--num_images", "1"]}
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def test_own_network_and_data_work_as_the_readme_says(
     for command in commands_with("mine.yaml", "--run mine"):
         argv = readme.ours(command)
         assert argv is not None
-        assert main(argv) == 0, f"{command}: {capsys.readouterr().err}"
+        assert main([*argv, *QUICK.get(argv[0], [])]) == 0, f"{command}: {capsys.readouterr().err}"
         done.append(argv[0])
     assert done == ["show", "fit", "fit", "test", "predict", "inspect"]
     run = folder / "logs/mine/version_0"
@@ -80,7 +84,8 @@ def test_search_of_the_readme_makes_two_trials(
 
     shutil.copytree(readme.README.parent / "configs", folder / "configs")
     config = folder / "configs/quickstart.yaml"
-    brief = "max_epochs: 1\n  limit_train_batches: 30"
+    undrawn = [f"{flag[2:].partition('.')[0]}: {{every_n_epochs: 0}}" for flag in UNDRAWN]
+    brief = "\n".join(["max_epochs: 1", "  limit_train_batches: 5", *undrawn])
     config.write_text(config.read_text().replace("max_epochs: 10", brief))
     assert brief in config.read_text()
     command, compared = commands_with("sweep.py", "sweep_")

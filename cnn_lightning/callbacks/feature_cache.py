@@ -65,15 +65,22 @@ class FeatureCache(L.Callback):
         if why := _why_they_differ(data):
             say(f"features of training images are computed every time: {why}")
             stages = ["val"]
+        backbone = _digest(pl_module)
         for stage in stages:
-            data.use_features(stage, self._features(trainer, pl_module, data, stage))
+            features = self._features(trainer, pl_module, data, stage, backbone.copy())
+            data.use_features(stage, features)
 
     def _features(
-        self, trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, stage: Stage
+        self,
+        trainer: L.Trainer,
+        classifier: ImageClassifier,
+        data: ImageDataModule,
+        stage: Stage,
+        backbone: "hashlib._Hash",
     ) -> Features:
         """Features float32 of one stage's images, in the rows of their indices."""
         assert self.folder is not None  # noqa: S101  # checked by the only caller
-        name = f"{stage}-{_key(trainer, classifier, data, stage)}.npy"
+        name = f"{stage}-{_key(trainer, classifier, data, stage, backbone)}.npy"
         # the first process alone knows for certain which folder this run has
         path = trainer.strategy.broadcast(self.folder.features / name)
         if path.is_file():
@@ -219,13 +226,23 @@ def _forward(
         return features.float().cpu()
 
 
-def _key(
-    trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, stage: Stage
-) -> str:
+def _digest(classifier: ImageClassifier) -> "hashlib._Hash":
+    """Of the backbone's numbers; taken once, as of a large network it takes a second."""
     digest = hashlib.sha256()
     for name, value in classifier.network.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest
+
+
+def _key(
+    trainer: L.Trainer,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    stage: Stage,
+    digest: "hashlib._Hash",
+) -> str:
+    """A name for the features of a stage; `digest` of the backbone is added to."""
     preparation = classifier.preprocessing
     # the rows of other images are left empty
     rows = data.stage_indices(stage).to(torch.int64).contiguous().numpy()

@@ -198,7 +198,7 @@ def check_property(folder: Path, cases: int, most: int) -> None:
 
 @pytest.mark.filterwarnings("default")
 def test_whatever_is_refused_early_the_parser_refuses_in_short(tmp_path: Path) -> None:
-    check_property(tmp_path, cases=100, most=8)
+    check_property(tmp_path, cases=60, most=4)
 
 
 @pytest.mark.slow

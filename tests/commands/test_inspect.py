@@ -92,7 +92,7 @@ def test_data_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     path = tmp_path / "a.ckpt"
     save_checkpoint(path, LeNet(2), ImageFolderDataModule(root=str(old), image_size=32))
     old.rename(new)
-    argv = [path, "--layers", "first", "--output", tmp_path / "out"]
+    argv = [path, "--layers", "first", "--num_images", "1", "--output", tmp_path / "out"]
     assert "old" in refuse(capsys, *argv)
     assert run(*argv, "--data.root", new) == 0
     assert run(*argv, "--root", new) == 0
@@ -110,7 +110,7 @@ def test_a_table_of_images_that_has_moved(
     data = ImageCSVDataModule(csv=str(old / "images.csv"), image_size=32)
     save_checkpoint(path, LeNet(2), data)
     old.rename(new)
-    argv = [path, "--layers", "first", "--output", tmp_path / "out"]
+    argv = [path, "--layers", "first", "--num_images", "1", "--output", tmp_path / "out"]
     assert "--data.csv" in refuse(capsys, *argv)
     assert run(*argv, "--data.csv", new / "images.csv") == 0
 
@@ -201,7 +201,8 @@ def test_network_without_fine_maps_needs_a_layer_by_name(
 ) -> None:
     monkeypatch.setattr("cnn_lightning.analysis.attribution.MIN_CELLS", 100)
     assert "--cam_layer" in refuse(capsys, checkpoint)
-    assert run(checkpoint, "--cam_layer", "backbone.conv2", "--layers", "first") == 0
+    few = ["--layers", "first", "--num_images", "1"]
+    assert run(checkpoint, "--cam_layer", "backbone.conv2", *few) == 0
 
 
 @pytest.mark.parametrize(

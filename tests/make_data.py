@@ -147,13 +147,32 @@ def make_folder(
     return root
 
 
+def draw_weights(name: str) -> dict[str, torch.Tensor]:
+    """Random weights of a network of torchvision, whose layers begin with about equal outputs.
+
+    Of a matrix with many millions of values one row is drawn, which is every other row too.
+    """
+    with torch.device("meta"):
+        # these two would warn of what is drawn for seconds
+        more = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+        network = models.get_model(name, weights=None, **more)
+    drawn = {}
+    for key, value in network.state_dict().items():
+        rows = 1 if value.numel() > 4_000_000 else value.shape[0] if value.ndim else 1
+        if value.ndim > 1:
+            kernels = torch.randn(rows, *value.shape[1:]) * (2 / value[0].numel()) ** 0.5
+            drawn[key] = kernels.expand(value.shape)
+        else:  # of batch norm, or a bias
+            is_one = key.endswith(("weight", "running_var"))
+            drawn[key] = torch.full(value.shape, int(is_one), dtype=value.dtype)
+    return drawn
+
+
 def make_weights(name: str) -> dict[str, torch.Tensor]:
     """Make a file of random weights where torchvision looks for its own; what is in it."""
     url = models.get_model_weights(name)["DEFAULT"].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
     path.parent.mkdir(parents=True, exist_ok=True)
-    # without it these two draw from a truncated normal, which takes seconds, and warn
-    more = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
-    state: dict[str, torch.Tensor] = models.get_model(name, weights=None, **more).state_dict()
+    state = draw_weights(name)
     torch.save(state, path)
     return state

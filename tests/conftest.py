@@ -1,5 +1,6 @@
 """What every test gets: no network, folders of its own, and nothing left behind."""
 
+import functools
 import os
 import signal
 import socket
@@ -62,3 +63,14 @@ def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     for name in set(os.environ) - set(before):
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def onnx_operators() -> Iterator[None]:
+    """torch's exporter reads its hundreds of operators once, which takes as long as an export."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    once = functools.cache(ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
+        yield

@@ -163,23 +163,28 @@ def close_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(os, "scandir", guarded)
 
 
-def make_weights(name: str, *, repeated: bool = False) -> dict[str, torch.Tensor]:
-    """Make a file of random weights where torchvision looks for its own; what is in it.
+def draw_weights(name: str, *, repeated: bool = False) -> dict[str, torch.Tensor]:
+    """Random weights of a network of torchvision, whose layers begin with about equal outputs.
 
     Args:
         name: The network's name in torchvision.
-        repeated: Whether the values of large kernels and matrices repeat, so that they are drawn
-            in no time and the file is small.
+        repeated: Whether the values of kernels and matrices repeat, as those of the largest always
+            do, so that they are drawn in no time and a file of them is small.
     """
-    url = models.get_model_weights(name)["DEFAULT"].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # without it these two warn
+    # these two warn without it
     more = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
     with torch.device("meta"):  # not drawn twice, as layers and their networks do
         network = models.get_model(name, weights=None, **more)
     draws = torch.Generator().manual_seed(0)
-    state = {key: _draw(key, one, draws, repeated) for key, one in network.state_dict().items()}
+    return {key: _draw(key, one, draws, repeated) for key, one in network.state_dict().items()}
+
+
+def make_weights(name: str, *, repeated: bool = False) -> dict[str, torch.Tensor]:
+    """Make a file of `draw_weights` where torchvision looks for its own; what is in it."""
+    url = models.get_model_weights(name)["DEFAULT"].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = draw_weights(name, repeated=repeated)
     torch.save(state, path)
     return state
 
@@ -190,7 +195,7 @@ def _draw(key: str, like: Tensor, draws: torch.Generator, repeated: bool) -> Ten
         is_scale = key.endswith(("weight", "running_var"))
         return torch.full(like.shape, int(is_scale), dtype=like.dtype)
     std = (2 / like[0].numel()) ** 0.5
-    if not repeated:
+    if not repeated and like.numel() < 4_000_000:
         return torch.empty(like.shape).normal_(0, std, generator=draws)
     # neighbours share all but one of their values
     strides = range(like.dim(), 0, -1)

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 from make_data import make_weights
+from torch import nn
+
+from cnn_lightning.networks import googlenet, resnet, vgg
 
 # the large networks at small sizes
 SMALL_SIZES = {"VGG16": 32, "ResNet": 32, "Inception": 75}
@@ -39,3 +43,20 @@ def make_weights_of(config: Path) -> None:
     names = {"vgg16_head": "vgg16_bn", "resnet50": "resnet50", "inception": "inception_v3"}
     name = next((name for part, name in names.items() if part in config.stem), "resnet18")
     make_weights(name, repeated=True)
+
+
+def narrow_networks(patch: pytest.MonkeyPatch) -> None:
+    """Let the large networks have few layers, of every kind, and those few channels."""
+    patch.setattr(resnet, "_WIDTHS", (8, 8, 16, 16))
+    for depth, blocks in ((18, (1, 1, 1, 1)), (34, (1, 1, 1, 2))):
+        patch.setitem(resnet._STAGES, depth, (blocks, False))
+    patch.setattr(vgg, "_LAYERS", (8, 0, 8, 0, 16, 0, 16, 0, 512, 0))
+    # that before the first shrinking, those that the auxiliary heads see, and the last
+    kept = ("inception3b", "inception4a", "inception4d", "inception5b")
+    patch.setattr(googlenet, "_BLOCKS", {name: googlenet._BLOCKS[name] for name in kept})
+
+
+def draw_no_weights(patch: pytest.MonkeyPatch) -> None:
+    """Leave new layers as the memory was, for a test that fills them itself."""
+    for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_"):
+        patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)

@@ -1,9 +1,11 @@
 """An exported file gives what the classifier gives, for every classifier, or there is no file."""
 
+import functools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import onnxruntime
@@ -24,7 +26,10 @@ from cnn_lightning.classifiers import (
 )
 from cnn_lightning.data import MNISTDataModule, ShapesDataModule
 from cnn_lightning.errors import RunError, UserError
-from cnn_lightning.exporting import compare, export_classifier
+from cnn_lightning.exporting import Check, compare, export_classifier
+from cnn_lightning.networks import resnet
+
+pytestmark = pytest.mark.usefixtures("onnx_operators")
 
 # for each class, networks of each kind that it builds; sizes other than 32 are resized in the file
 ROWS: dict[str, Callable[[], ImageClassifier]] = {
@@ -32,7 +37,7 @@ ROWS: dict[str, Callable[[], ImageClassifier]] = {
     "LeNet made smaller": lambda: LeNet(10, image_size=28),
     "VGG16": lambda: VGG16(10),
     "Airbench": lambda: Airbench(10, widths=(8, 16)),
-    "ResNet": lambda: ResNet(10),
+    "ResNet": lambda: ResNet(10),  # with a block a stage
     "Inception googlenet": lambda: Inception(10, version="googlenet", stem="small"),
     "Inception v3": lambda: Inception(10, version="v3", image_size=75),
     "TorchvisionClassifier squeezenet": lambda: TorchvisionClassifier(
@@ -42,16 +47,21 @@ ROWS: dict[str, Callable[[], ImageClassifier]] = {
 }
 # files of 20 MB and more beside another of them, or graphs of hundreds of nodes
 LARGE = ("VGG16", "Inception googlenet", "Inception v3", "TorchvisionClassifier alexnet")
-EVERY = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ROWS],
-)
+# both endings are written of the same trace
+IN_ONE_ENDING = ("ResNet", "TorchvisionClassifier squeezenet")
+
+
+def every_row(slow: Sequence[str]) -> pytest.MarkDecorator:
+    marks = {name: [pytest.mark.slow] if name in slow else [] for name in ROWS}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in ROWS])
 
 
 def build(name: str) -> ImageClassifier:
     """An untrained network whose batch norms know statistics."""
     torch.manual_seed(0)
-    classifier = ROWS[name]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(resnet._STAGES, 18, ((1, 1, 1, 1), False))
+        classifier = ROWS[name]()
     data = ShapesDataModule(num_images=60, num_test=20)
     classifier.adapt_to(data)
     with torch.no_grad():
@@ -88,13 +98,34 @@ def assert_same_answers(
     assert (logits - expected).abs().max() < 0.01 * expected.std(0).max()
 
 
-@EVERY
-def test_onnx_file_gives_what_prediction_gives(name: str, tmp_path: Path) -> None:
-    classifier, path = build(name), tmp_path / "model.onnx"
+class Exported(NamedTuple):
+    """A file, what it was made of, and what its check found."""
+
+    classifier: ImageClassifier
+    path: Path
+    check: Check
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Exported]:
+    """Write a file of four images for a row and an ending, once."""
+
+    @functools.cache
+    def export(name: str, ending: str) -> Exported:
+        path, classifier = tmp_path_factory.mktemp(ending) / f"model.{ending}", build(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return Exported(classifier, path, export_classifier(classifier, path, draw()[:4]))
+
+    return export
+
+
+@every_row(slow=LARGE)
+def test_onnx_file_gives_what_prediction_gives(
+    name: str, exported: Callable[[str, str], Exported]
+) -> None:
+    classifier, path, check = exported(name, "onnx")
     images = draw()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check = export_classifier(classifier, path, images[:4])
     assert check.batch_sizes == [1, 2, 3, 4]
     session = onnxruntime.InferenceSession(path)
     # a size of batch and an image that the check has not seen
@@ -102,13 +133,12 @@ def test_onnx_file_gives_what_prediction_gives(name: str, tmp_path: Path) -> Non
     assert_same_answers(classifier, images, list(map(torch.from_numpy, found)))
 
 
-@EVERY
-def test_torch_export_file_gives_what_prediction_gives(name: str, tmp_path: Path) -> None:
-    classifier, path = build(name), tmp_path / "model.pt2"
+@every_row(slow=(*LARGE, *IN_ONE_ENDING))
+def test_torch_export_file_gives_what_prediction_gives(
+    name: str, exported: Callable[[str, str], Exported]
+) -> None:
+    classifier, path, _ = exported(name, "pt2")
     images = draw()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        export_classifier(classifier, path, images[:4])
     extra = {"class_names": "", "input": ""}
     module = torch.export.load(path, extra_files=extra).module()
     assert_same_answers(classifier, images, module(images))
@@ -116,13 +146,17 @@ def test_torch_export_file_gives_what_prediction_gives(name: str, tmp_path: Path
 
 
 @pytest.fixture
-def lenet() -> ImageClassifier:
-    return build("LeNet made smaller")
+def pooled() -> ImageClassifier:
+    """Few layers, quickly traced, of which the last tells images apart."""
+    classifier = build("LeNet made smaller")
+    torch.manual_seed(0)
+    classifier.network.backbone = nn.Sequential(nn.AvgPool2d(7), nn.Flatten())
+    classifier.network.head = nn.Linear(3 * 4 * 4, 10)
+    return classifier
 
 
-def test_onnx_file_describes_itself(lenet: ImageClassifier, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    export_classifier(lenet, path, draw())
+def test_onnx_file_describes_itself(exported: Callable[[str, str], Exported]) -> None:
+    lenet, path, _ = exported("LeNet made smaller", "onnx")
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 18)]
@@ -144,16 +178,13 @@ def test_onnx_file_describes_itself(lenet: ImageClassifier, tmp_path: Path) -> N
     ("ending", "preprocess", "views"), [("onnx", True, "flip_shift"), ("pt2", False, "flip")]
 )
 def test_file_looks_at_an_image_as_often_as_prediction_does(
-    ending: str, preprocess: bool, views: Views, lenet: ImageClassifier, tmp_path: Path
+    ending: str, preprocess: bool, views: Views, pooled: ImageClassifier, tmp_path: Path
 ) -> None:
-    # a graph that is quickly traced six times
-    lenet.network.backbone = nn.Sequential(nn.AvgPool2d(7), nn.Flatten())
-    lenet.network.head = nn.Linear(3 * 4 * 4, 10)
     path, images = tmp_path / f"model.{ending}", draw()
-    once = lenet.predict_images(images).probabilities
-    lenet.test_augment = views
-    export_classifier(lenet, path, images, preprocess=preprocess)
-    expected = lenet.predict_images(images).probabilities
+    once = pooled.predict_images(images).probabilities
+    pooled.test_augment = views
+    export_classifier(pooled, path, images, preprocess=preprocess)
+    expected = pooled.predict_images(images).probabilities
     assert (expected - once).abs().max() > 1e-3
     if ending == "onnx":
         session = onnxruntime.InferenceSession(path)
@@ -161,9 +192,9 @@ def test_file_looks_at_an_image_as_often_as_prediction_does(
         found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
     else:
         facts = {"test_augment": ""}
-        assert lenet.preprocessing is not None
+        assert pooled.preprocessing is not None
         program = torch.export.load(path, extra_files=facts)
-        found = program.module()(lenet.preprocessing(images).contiguous())[0]
+        found = program.module()(pooled.preprocessing(images).contiguous())[0]
     assert (found - expected).abs().max() < 1e-4
     assert json.loads(facts["test_augment"]) == views
 
@@ -171,31 +202,30 @@ def test_file_looks_at_an_image_as_often_as_prediction_does(
 def test_grey_images_stay_grey(tmp_path: Path) -> None:
     classifier = LeNet(10, in_channels=1)
     classifier.adapt_to(MNISTDataModule(sample=True))
-    images, path = draw()[:, :1, :28, :28], tmp_path / "model.onnx"
+    images, path = draw()[:, :1, :28, :28], tmp_path / "model.pt2"
     export_classifier(classifier.eval(), path, images)
-    facts = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    facts = {"input": ""}
+    torch.export.load(path, extra_files=facts)
     assert json.loads(facts["input"])["mode"] == "L"
 
 
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_files_name_no_folder_of_the_machine_that_made_them(
-    ending: str, lenet: ImageClassifier, tmp_path: Path
+    ending: str, exported: Callable[[str, str], Exported]
 ) -> None:
-    path = tmp_path / f"model.{ending}"
-    export_classifier(lenet, path, draw())
-    content = path.read_bytes()
+    content = exported("LeNet made smaller", ending).path.read_bytes()
     assert str(Path(torch.__file__).parent).encode() not in content
     assert str(Path(exporting.__file__).parent).encode() not in content
 
 
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_prepared_images_are_taken_where_asked(
-    ending: str, lenet: ImageClassifier, tmp_path: Path
+    ending: str, pooled: ImageClassifier, tmp_path: Path
 ) -> None:
     path, images = tmp_path / f"model.{ending}", draw()
-    export_classifier(lenet, path, images, preprocess=False)
-    assert lenet.preprocessing is not None
-    prepared = lenet.preprocessing(images).contiguous()
+    export_classifier(pooled, path, images, preprocess=False)
+    assert pooled.preprocessing is not None
+    prepared = pooled.preprocessing(images).contiguous()
     assert prepared.shape[2:] == (28, 28)
     if ending == "onnx":
         session = onnxruntime.InferenceSession(path)
@@ -204,22 +234,21 @@ def test_prepared_images_are_taken_where_asked(
         found = torch.from_numpy(session.run(None, {"images": prepared.numpy()})[0])
     else:
         found = torch.export.load(path).module()(prepared)[0]
-    assert (found - lenet.predict_images(images).probabilities).abs().max() < 1e-4
+    assert (found - pooled.predict_images(images).probabilities).abs().max() < 1e-4
 
 
 def test_images_of_another_size_are_refused_by_the_file(
-    lenet: ImageClassifier, tmp_path: Path
+    exported: Callable[[str, str], Exported],
 ) -> None:
-    path = tmp_path / "model.onnx"
-    export_classifier(lenet, path, draw())
-    session = onnxruntime.InferenceSession(path)
+    session = onnxruntime.InferenceSession(exported("LeNet made smaller", "onnx").path)
     with pytest.raises(
         onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="Got: 40"
     ):
         session.run(None, {"images": torch.zeros(2, 3, 40, 40, dtype=torch.uint8).numpy()})
 
 
-def test_the_classifier_is_left_as_it_was(lenet: ImageClassifier, tmp_path: Path) -> None:
+def test_the_classifier_is_left_as_it_was(tmp_path: Path) -> None:
+    lenet = build("LeNet made smaller")
     lenet.train()
     before = {key: value.clone() for key, value in lenet.state_dict().items()}
     layouts = [value.stride() for value in lenet.parameters()]
@@ -229,8 +258,8 @@ def test_the_classifier_is_left_as_it_was(lenet: ImageClassifier, tmp_path: Path
     assert [value.stride() for value in lenet.parameters()] == layouts
 
 
-def test_one_image_is_enough(lenet: ImageClassifier, tmp_path: Path) -> None:
-    check = export_classifier(lenet, tmp_path / "model.pt2", draw(1))
+def test_one_image_is_enough(pooled: ImageClassifier, tmp_path: Path) -> None:
+    check = export_classifier(pooled, tmp_path / "model.pt2", draw(1))
     assert check.batch_sizes == [1, 2, 3]
 
 
@@ -258,18 +287,18 @@ class Shifted(nn.Module):
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 @pytest.mark.parametrize("shift", [0.01, float("nan")], ids=str)
 def test_file_that_differs_is_not_kept(
-    shift: float, ending: str, lenet: ImageClassifier, nothing_left: Path
+    shift: float, ending: str, pooled: ImageClassifier, nothing_left: Path
 ) -> None:
-    lenet.network.head = Shifted(lenet.network.head, shift)
+    pooled.network.head = Shifted(pooled.network.head, shift)
     with pytest.raises(RunError, match=r"differs on a batch of 1: probabilities by"):
-        export_classifier(lenet, nothing_left / f"model.{ending}", draw())
+        export_classifier(pooled, nothing_left / f"model.{ending}", draw())
 
 
 def test_smaller_difference_than_the_tolerance_is_kept(
-    lenet: ImageClassifier, tmp_path: Path
+    pooled: ImageClassifier, tmp_path: Path
 ) -> None:
-    lenet.network.head = Shifted(lenet.network.head, 3e-4)
-    check = export_classifier(lenet, tmp_path / "model.pt2", draw())
+    pooled.network.head = Shifted(pooled.network.head, 3e-4)
+    check = export_classifier(pooled, tmp_path / "model.pt2", draw())
     assert 1e-6 < check.probabilities < 1e-4
 
 
@@ -285,10 +314,10 @@ class OneSize(nn.Module):
         return logits + torch.zeros(2, 1) if torch.compiler.is_compiling() else logits
 
 
-def test_network_of_one_batch_size_is_refused(lenet: ImageClassifier, nothing_left: Path) -> None:
-    lenet.network.head = OneSize(lenet.network.head)
+def test_network_of_one_batch_size_is_refused(pooled: ImageClassifier, nothing_left: Path) -> None:
+    pooled.network.head = OneSize(pooled.network.head)
     with pytest.raises(RunError, match="LeNet cannot be exported"):
-        export_classifier(lenet, nothing_left / "model.onnx", draw())
+        export_classifier(pooled, nothing_left / "model.onnx", draw())
 
 
 def test_batch_that_fails_is_named() -> None:
@@ -310,19 +339,19 @@ def test_logits_are_compared_too() -> None:
         compare(lambda images: [images.softmax(1), images], shifted, logits)
 
 
-def test_failure_leaves_the_file_that_was_there(lenet: ImageClassifier, tmp_path: Path) -> None:
+def test_failure_leaves_the_file_that_was_there(pooled: ImageClassifier, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     path.write_bytes(b"earlier")
-    lenet.network.head = Shifted(lenet.network.head, 1.0)
+    pooled.network.head = Shifted(pooled.network.head, 1.0)
     with pytest.raises(RunError):
-        export_classifier(lenet, path, draw())
+        export_classifier(pooled, path, draw())
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_other_endings_are_refused(lenet: ImageClassifier, tmp_path: Path) -> None:
+def test_other_endings_are_refused(pooled: ImageClassifier, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"neither .onnx nor .pt2"):
-        export_classifier(lenet, tmp_path / "model.pb", draw())
+        export_classifier(pooled, tmp_path / "model.pb", draw())
 
 
 def test_classifier_that_saw_no_data_says_so(tmp_path: Path) -> None:

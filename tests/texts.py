@@ -4,13 +4,15 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from cnn_lightning.figures import Sheet
+from cnn_lightning.figures import Sheet, to_png
 
 
 def drawn_texts(figure: Figure) -> list[Text]:
@@ -27,6 +29,14 @@ def drawn_texts(figure: Figure) -> list[Text]:
         patch.setattr(Text, "draw", record)
         FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     return list(drawn)
+
+
+def png_as_drawn(figure: Figure) -> bytes:
+    """The file of a figure that has been drawn, which is not drawn once more."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    pixels = torch.from_numpy(np.array(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]
+    return to_png(pixels[:, :, :3].permute(2, 0, 1))
 
 
 def assert_readable(figure: Figure) -> None:

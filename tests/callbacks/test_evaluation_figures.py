@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from small import UNDRAWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnn_lightning.callbacks import evaluation_figures
@@ -22,7 +23,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = ["--data", "ShapesDataModule", "--data.num_images", str(NUM_TRAIN)]
     data += ["--data.num_test", str(NUM_TEST), "--data.batch_size", "32"]
     argv = ["fit", *data, "--model", "LeNet", "--run", "small", "--log_dir", str(logs)]
-    assert main([*argv, "--trainer.max_epochs", "1"]) == 0
+    assert main([*argv, "--trainer.max_epochs", "1", *UNDRAWN]) == 0
     return logs / "small/version_0"
 
 

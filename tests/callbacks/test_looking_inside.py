@@ -35,7 +35,7 @@ data:
   class_path: MNISTDataModule
   init_args: {sample: true, batch_size: 512, augment: crop}
 model: {class_path: LeNet, init_args: {activation: relu, dropout: 0.1, batch_norm: true}}
-trainer: {max_epochs: 2}
+trainer: {max_epochs: 2, limit_train_batches: 2}
 """
 LAST = Path("checkpoints/last.ckpt")
 
@@ -281,8 +281,9 @@ def test_pictures_grow_rarer_unless_told_otherwise(
 ) -> None:
     recipe = tmp_path / "short.yaml"
     recipe.write_text(RECIPE)
-    options = ["--trainer.max_epochs=5", "--trainer.limit_train_batches=1"]
-    options += [f"--feature_maps.every_n_epochs={every}", "--kernels.every_n_epochs=0"]
+    options = [*UNDRAWN, "--trainer.max_epochs=5", "--trainer.limit_train_batches=1"]
+    options += ["--trainer.limit_val_batches=1", "--feature_maps.layers=first"]
+    options += [f"--feature_maps.every_n_epochs={every}"]
     assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path), *options]) == 0
     pictures = tmp_path / "short/version_0/figures/feature_maps/backbone.conv1"
     assert sorted(path.name for path in pictures.iterdir()) == [

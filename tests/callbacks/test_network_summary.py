@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelSummary
+from small import UNDRAWN
 from torch import nn
 
 from cnn_lightning.analysis.layers import named_layers
@@ -19,7 +20,7 @@ from cnn_lightning.classifiers import (
 from cnn_lightning.cli import main
 
 FIT = ["fit", "--data", "ShapesDataModule", "--data.num_images", "60", "--data.num_test", "20"]
-FIT += ["--model", "LeNet", "--trainer.max_steps", "1"]
+FIT += ["--model", "LeNet", "--trainer.max_steps", "1", *UNDRAWN]
 
 
 def summary(classifier: ImageClassifier, capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -67,7 +67,8 @@ def test_the_line_of_an_epoch_tells_its_last_logging(
         "trainer.max_epochs": 2,
         "trainer.log_every_n_steps": every,
     }
-    assert main(["fit", *(f"--{name}={value}" for name, value in settings.items())]) == 0
+    argv = [f"--{name}={value}" for name, value in settings.items()]
+    assert main(["fit", *argv, *UNDRAWN]) == 0
     lines = re.findall(
         r"^epoch .* step (\d+) .*train/loss ([\d.]+)  train/accuracy ([\d.]+)",
         capsys.readouterr().out,

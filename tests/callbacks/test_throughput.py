@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small import UNDRAWN
 
 from cnn_lightning.callbacks import Throughput, throughput
 from cnn_lightning.cli import main
@@ -36,7 +37,8 @@ def test_the_speed_is_told_where_the_loss_is(
         "trainer.accumulate_grad_batches": accumulated,
         "trainer.log_every_n_steps": every,
     }
-    assert main(["fit", *(f"--{name}={value}" for name, value in settings.items())]) == 0
+    argv = [f"--{name}={value}" for name, value in settings.items()]
+    assert main(["fit", *argv, *UNDRAWN]) == 0
     with (tmp_path / "speed/version_0/metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for name in ("images_per_second", "train/loss"):

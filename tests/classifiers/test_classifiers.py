@@ -9,6 +9,7 @@ import torch
 from make_checkpoint import save_checkpoint
 from make_data import make_folder
 from PIL import Image
+from small import narrow_networks
 
 from cnn_lightning import classifiers
 from cnn_lightning.augment import average_views
@@ -36,6 +37,11 @@ ROWS: dict[str, Callable[[], ImageClassifier]] = {
     "TorchvisionClassifier": lambda: TorchvisionClassifier(10, name="mobilenet_v3_small"),
 }
 EVERY = pytest.mark.parametrize("name", ROWS)
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_networks(monkeypatch)
 
 
 def test_every_classifier_has_a_row() -> None:

@@ -4,15 +4,16 @@ import os
 import shutil
 import sys
 import urllib.parse
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from make_data import make_folder, make_weights
-from small import UNDRAWN
+from small import UNDRAWN, draw_no_weights, narrow_networks
 from torch import nn
 from torchvision import models
 
@@ -45,8 +46,17 @@ trainer: {{max_epochs: 2}}
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return make_folder(tmp_path / "photos", classes=("ant", "bee", "cow"), per_class=14)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_networks(monkeypatch)
+
+
+@pytest.fixture
+def photos(narrow: None, tmp_path: Path) -> Path:
+    return make_photos(tmp_path)
+
+
+def make_photos(folder: Path) -> Path:
+    return make_folder(folder / "photos", classes=("ant", "bee", "cow"), per_class=14)
 
 
 def fit(
@@ -69,44 +79,48 @@ def backbone(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.backbone.")}
 
 
+class Frozen(NamedTuple):
+    """Runs that train the head alone; the file of weights that they took is gone."""
+
+    photos: Path
+    pretrained: Path  # the same weights, still there
+    kept: Path
+    computed: Path
+
+
 @pytest.fixture(scope="module")
-def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pretrained") / "last.ckpt"
-
-
-@pytest.fixture
-def pretrained(photos: Path, trained_once: Path, tmp_path: Path) -> Path:
-    """A copy of its own, for a test may take it away."""
-    if not trained_once.exists():
-        run = fit(photos, "pretrained", freeze="null")
-        shutil.copy(run / "checkpoints/last.ckpt", trained_once)
-    return Path(shutil.copy(trained_once, tmp_path / "pretrained.ckpt"))
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Frozen:
+    photos = make_photos(tmp_path_factory.mktemp("frozen"))
+    weights = photos.parent / "weights.ckpt"
+    with pytest.MonkeyPatch.context() as patch:
+        narrow_networks(patch)
+        pretrained = fit(photos, "pretrained", freeze="null") / "checkpoints/last.ckpt"
+        shutil.copy(pretrained, weights)
+        kept = fit(photos, "kept", weights=str(weights))
+        computed = fit(photos, "computed", "--feature_cache.enabled=false", weights=str(weights))
+    weights.unlink()
+    return Frozen(photos, pretrained, kept, computed)
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_frozen_backbone_does_not_move_by_one_bit(
-    keeps: bool, photos: Path, pretrained: Path
-) -> None:
-    run = fit(photos, "frozen", f"--feature_cache.enabled={keeps}", weights=str(pretrained))
-    before = backbone(torch.load(pretrained, weights_only=True))
+def test_frozen_backbone_does_not_move_by_one_bit(keeps: bool, frozen: Frozen) -> None:
+    run = frozen.kept if keeps else frozen.computed
+    before = backbone(torch.load(frozen.pretrained, weights_only=True))
     after = backbone(load(run))
     assert before.keys() == after.keys()
     assert any("running_mean" in key for key in before)
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert list((run / "features").glob("*.npy")) != [] if keeps else True
+    assert bool([*run.glob("features/*.npy")]) == keeps
 
 
-def test_unfrozen_backbone_does_move(photos: Path, pretrained: Path) -> None:
-    run = fit(photos, "free", weights=str(pretrained), freeze="null")
-    before = backbone(torch.load(pretrained, weights_only=True))
+def test_unfrozen_backbone_does_move(photos: Path, frozen: Frozen) -> None:
+    run = fit(photos, "free", weights=str(frozen.pretrained), freeze="null")
+    before = backbone(torch.load(frozen.pretrained, weights_only=True))
     assert not all(torch.equal(value, before[key]) for key, value in backbone(load(run)).items())
 
 
-def test_kept_features_give_what_computing_them_gives(photos: Path, pretrained: Path) -> None:
-    kept = load(fit(photos, "kept", weights=str(pretrained)))
-    computed = load(
-        fit(photos, "computed", "--feature_cache.enabled=false", weights=str(pretrained))
-    )
+def test_kept_features_give_what_computing_them_gives(frozen: Frozen) -> None:
+    kept, computed = load(frozen.kept), load(frozen.computed)
     for key, value in kept["state_dict"].items():
         assert torch.equal(value, computed["state_dict"][key]), key
     scores = [
@@ -176,7 +190,7 @@ def test_backbone_sees_each_image_once_however_many_epochs(
 
     monkeypatch.setattr(resnet._Backbone, "forward", counted)
     totals = []
-    for epochs in (1, 4):
+    for epochs in (1, 2):
         seen.clear()
         more = (f"--feature_cache.enabled={keeps}", f"--trainer.max_epochs={epochs}")
         fit(photos, f"epochs_{epochs}", *more)
@@ -184,41 +198,22 @@ def test_backbone_sees_each_image_once_however_many_epochs(
     assert (totals[0] == totals[1]) == keeps
 
 
-def test_optimizer_sees_the_head_alone(photos: Path) -> None:
-    groups = load(fit(photos, "frozen"))["optimizer_states"][0]["param_groups"]
+def test_optimizer_sees_the_head_alone(frozen: Frozen) -> None:
+    groups = load(frozen.kept)["optimizer_states"][0]["param_groups"]
     assert sum(len(group["params"]) for group in groups) == 2  # weight and bias
 
 
-def test_resumed_run_takes_its_own_features(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = fit(photos, "frozen")
+def test_features_are_never_taken_from_another_setting_or_other_images(photos: Path) -> None:
+    def features(run: str, *more: str) -> set[str]:
+        return {path.name for path in (fit(photos, run, *more) / "features").glob("*.npy")}
 
-    def refuse(*args: Any) -> None:
-        raise AssertionError("features were computed again")
-
-    monkeypatch.setattr(FeatureCache, "_compute", refuse)
-    fit(photos, "frozen", "--ckpt_path", "last", "--trainer.max_epochs", "3")
-    assert load(run)["epoch"] == 2
-    assert "taking features" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "change",
-    ["--model.image_size=40", "--data.val_fraction=0.3", "--model.depth=34"],
-)
-def test_features_are_never_taken_from_another_setting(change: str, photos: Path) -> None:
-    first = {path.name for path in (fit(photos, "one") / "features").glob("*.npy")}
-    other = {path.name for path in (fit(photos, "two", change) / "features").glob("*.npy")}
+    first = features("one")
     assert first
-    assert not first & other
-
-
-def test_features_are_never_taken_from_other_images(photos: Path) -> None:
-    first = {path.name for path in (fit(photos, "one") / "features").glob("*.npy")}
+    changes = ("--model.image_size=40", "--data.val_fraction=0.3", "--model.depth=34")
+    for number, change in enumerate(changes):
+        assert not first & features(f"other_{number}", change), change
     next((photos / "train/ant").iterdir()).unlink()
-    other = {path.name for path in (fit(photos, "two") / "features").glob("*.npy")}
-    assert not first & other
+    assert not first & features("fewer")
 
 
 @pytest.mark.parametrize("change", ["--data.augment=crop_flip", "--data.mixup=0.2"])
@@ -231,34 +226,24 @@ def test_augmented_and_mixed_images_are_computed_every_time(
 
 
 @pytest.mark.parametrize(
-    ("name", "build", "key", "size"),
+    ("name", "build", "key"),
     [
-        (
-            "vgg16_bn",
-            lambda: VGG16(5, stem="imagenet", weights="DEFAULT"),
-            "features.0.weight",
-            224,
-        ),
-        (
-            "resnet50",
-            lambda: ResNet(5, depth=50, stem="imagenet", weights="DEFAULT"),
-            "layer4.2.conv3.weight",
-            224,
-        ),
-        (
-            "inception_v3",
-            lambda: Inception(5, version="v3", weights="DEFAULT"),
-            "Mixed_7c.branch_pool.conv.weight",
-            299,
-        ),
+        ("vgg16_bn", partial(VGG16, stem="imagenet"), "features.0.weight"),
+        ("resnet18", partial(ResNet, stem="imagenet"), "layer4.1.conv2.weight"),
+        ("inception_v3", partial(Inception, version="v3"), "Mixed_7c.branch_pool.conv.weight"),
     ],
 )
-def test_torchvision_weights_fill_the_backbone(name: str, build: Any, key: str, size: int) -> None:
+def test_torchvision_weights_fill_the_backbone(
+    name: str, build: Any, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = make_weights(name)
-    classifier = build()
+    draw_no_weights(monkeypatch)
+    classifier = build(5, weights="DEFAULT")
     assert torch.equal(classifier.network.backbone.state_dict()[key], state[key])
     assert classifier.network.head.state_dict() is not None
-    assert classifier._weights_preprocessing.size == size
+    theirs = models.get_model_weights(name)["DEFAULT"]
+    assert classifier._weights_preprocessing == transfer._preprocessing_of(theirs, name)
+    assert classifier._weights_preprocessing.size == (299 if name == "inception_v3" else 224)
 
 
 class Doubled(Network):
@@ -323,11 +308,9 @@ def test_one_tensor_under_two_names_fills_two_parameters(tmp_path: Path) -> None
 
 
 def test_inception_prepares_images_as_torchvision_does() -> None:
-    make_weights("inception_v3")
-    prepared = Inception(5, version="v3", weights="DEFAULT")._weights_preprocessing
-    assert prepared is not None
-    images = torch.randint(256, (2, 3, 299, 299), dtype=torch.uint8)
     weights = models.get_model_weights("inception_v3")["DEFAULT"]
+    prepared = transfer._preprocessing_of(weights, "inception_v3")
+    images = torch.randint(256, (2, 3, 299, 299), dtype=torch.uint8)
     theirs = weights.transforms(resize_size=299, antialias=True)(images)
     scale, shift = torch.tensor([0.229, 0.224, 0.225]), torch.tensor([0.485, 0.456, 0.406])
     # what torchvision's network does first when `transform_input` is on, as it is with weights
@@ -335,21 +318,40 @@ def test_inception_prepares_images_as_torchvision_does() -> None:
     torch.testing.assert_close(prepared(images), theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("renamed", [False, True])
-def test_weights_of_a_file_are_prepared_as_by_their_name(tmp_path: Path, *, renamed: bool) -> None:
-    make_weights("inception_v3")
-    by_name = Inception(5, version="v3", weights="DEFAULT")._weights_preprocessing
-    (file,) = (Path(torch.hub.get_dir()) / "checkpoints").iterdir()
-    path = tmp_path / ("mine.pth" if renamed else file.name)
-    shutil.copy(file, path)
-    assert Inception(5, version="v3", weights=str(path))._weights_preprocessing == by_name
-
-
-@pytest.mark.parametrize(("weights", "size"), [("DEFAULT", 224), ("IMAGENET1K_SWAG_E2E_V1", 384)])
-def test_the_name_of_a_file_tells_which_weights_it_holds(weights: str, size: int) -> None:
-    path = Path(urllib.parse.urlparse(models.get_model_weights("vit_b_16")[weights].url).path)
-    found = transfer._preprocessing_of_file(Path("mine") / path.name, Doubled(), "vit_b_16")
+@pytest.mark.parametrize(
+    ("name", "weights", "size"),
+    [
+        ("vit_b_16", "DEFAULT", 224),
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", 384),
+        ("inception_v3", "DEFAULT", 299),
+    ],
+)
+def test_the_name_of_a_file_tells_which_weights_it_holds(
+    name: str, weights: str, size: int
+) -> None:
+    chosen = models.get_model_weights(name)[weights]
+    path = Path(urllib.parse.urlparse(chosen.url).path)
+    found = transfer._preprocessing_of_file(Path("mine") / path.name, Doubled(), name)
+    assert found == transfer._preprocessing_of(chosen, name)
     assert found.size == size
+
+
+def test_a_file_of_another_name_is_prepared_as_the_default_weights_are(
+    narrow: None, tmp_path: Path
+) -> None:
+    torch.save(as_torchvision(ResNet(5, stem="imagenet")), tmp_path / "mine.pth")
+    classifier = ResNet(5, stem="imagenet", weights=str(tmp_path / "mine.pth"))
+    default = models.get_model_weights("resnet18")["DEFAULT"]
+    expected = transfer._preprocessing_of(default, "resnet18")
+    assert classifier._weights_preprocessing == expected
+    inception = transfer._preprocessing_of_file(Path("mine.pth"), Doubled(), "inception_v3")
+    assert inception.mean == (0.5, 0.5, 0.5)
+
+
+def as_torchvision(classifier: ImageClassifier) -> dict[str, torch.Tensor]:
+    """A residual network's weights under torchvision's names."""
+    head = {f"fc.{key}": value for key, value in classifier.network.head.state_dict().items()}
+    return {**classifier.network.backbone.state_dict(), **head}
 
 
 def test_a_transformer_of_larger_images_goes_on_without_its_weights(
@@ -392,21 +394,23 @@ def test_a_transformer_is_built_for_the_images_of_its_weights(
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.net.", "state"])
-def test_weights_that_a_wrapper_saved_are_found(tmp_path: Path, prefix: str) -> None:
-    state = make_weights("resnet18")
+def test_weights_that_a_wrapper_saved_are_found(narrow: None, tmp_path: Path, prefix: str) -> None:
+    state = as_torchvision(ResNet(5, stem="imagenet"))
     wrapped: dict[str, Any] = {prefix + key: value for key, value in state.items()}
     if prefix == "state":
         wrapped = {"state_dict": {f"module.{key}": value for key, value in state.items()}}
     torch.save(wrapped, tmp_path / "wrapped.pth")
     weights = str(tmp_path / "wrapped.pth")
-    classifier = ResNet(5, depth=18, stem="imagenet", weights=weights)
+    classifier = ResNet(5, stem="imagenet", weights=weights)
     assert torch.equal(
         classifier.network.backbone.state_dict()["conv1.weight"], state["conv1.weight"]
     )
 
 
-def test_a_checkpoint_may_hold_more_than_its_network(photos: Path, tmp_path: Path) -> None:
-    content = load(fit(photos, "more", "--trainer.max_epochs", "1"))
+def test_a_checkpoint_may_hold_more_than_its_network(
+    narrow: None, frozen: Frozen, tmp_path: Path
+) -> None:
+    content = load(frozen.kept)
     content["state_dict"]["teacher.weight"] = torch.zeros(1)
     torch.save(content, tmp_path / "more.ckpt")
     classifier = ResNet(3, stem="imagenet", weights=str(tmp_path / "more.ckpt"))
@@ -414,54 +418,57 @@ def test_a_checkpoint_may_hold_more_than_its_network(photos: Path, tmp_path: Pat
         assert torch.equal(value, content["state_dict"][f"network.backbone.{key}"])
 
 
-def test_colours_are_summed_for_grey_images() -> None:
-    state = make_weights("resnet18")
-    classifier = ResNet(5, 1, depth=18, stem="imagenet", weights="DEFAULT")
+def test_colours_are_summed_for_grey_images(narrow: None, tmp_path: Path) -> None:
+    state = as_torchvision(ResNet(5, stem="imagenet"))
+    torch.save(state, tmp_path / "colour.pth")
+    classifier = ResNet(5, 1, stem="imagenet", weights=str(tmp_path / "colour.pth"))
     kernel = classifier.network.first_conv.weight
     assert torch.equal(kernel, state["conv1.weight"].sum(1, keepdim=True))
 
 
-def test_missing_weights_name_the_file_and_where_to_put_it() -> None:
-    with pytest.raises(UserError, match=r"vgg16_bn DEFAULT are not at .*vgg16_bn-.*\.pth"):
-        VGG16(5, stem="imagenet", weights="DEFAULT")
+def test_missing_weights_name_the_file_and_where_to_put_it(narrow: None) -> None:
+    with pytest.raises(UserError, match=r"resnet18 DEFAULT are not at .*resnet18-.*\.pth"):
+        ResNet(5, stem="imagenet", weights="DEFAULT")
 
 
-def test_unknown_weights_are_refused_with_those_there_are() -> None:
+def test_unknown_weights_are_refused_with_those_there_are(narrow: None) -> None:
     with pytest.raises(UserError, match="IMAGENET1K_V1"):
-        VGG16(5, stem="imagenet", weights="IMAGENET1K_V9")
+        ResNet(5, stem="imagenet", weights="IMAGENET1K_V9")
 
 
-def test_weights_of_another_network_are_refused_by_key(pretrained: Path) -> None:
+def test_weights_of_another_network_are_refused_by_key(frozen: Frozen) -> None:
     with pytest.raises(UserError, match="backbone"):
-        ResNet(5, depth=50, stem="imagenet", weights=str(pretrained))
+        ResNet(5, depth=50, stem="imagenet", weights=str(frozen.pretrained))
 
 
-def test_weights_bring_their_preparation_along(photos: Path, pretrained: Path) -> None:
-    stored = torch.load(pretrained, weights_only=True)["cnn_lightning"]["preprocessing"]
-    again = load(fit(photos, "frozen", weights=str(pretrained)))["cnn_lightning"]["preprocessing"]
+def test_weights_bring_their_preparation_along(frozen: Frozen) -> None:
+    stored = torch.load(frozen.pretrained, weights_only=True)["cnn_lightning"]["preprocessing"]
+    again = load(frozen.kept)["cnn_lightning"]["preprocessing"]
     assert stored["mean"] == again["mean"]
 
 
 def test_loading_a_checkpoint_does_not_ask_for_its_weights_again(
-    photos: Path, pretrained: Path
+    narrow: None, frozen: Frozen
 ) -> None:
-    run = fit(photos, "frozen", weights=str(pretrained))
-    pretrained.unlink()
-    classifier = ResNet.load_from_checkpoint(run / "checkpoints/best.ckpt", weights_only=True)
+    path = frozen.kept / "checkpoints/best.ckpt"
+    classifier = ResNet.load_from_checkpoint(path, weights_only=True)
     assert classifier.class_names == ("ant", "bee", "cow")
-    assert main(["test", "--ckpt_path", str(run / "checkpoints/best.ckpt")]) == 0
+    assert main(["test", "--ckpt_path", str(path)]) == 0
 
 
-def test_resuming_does_not_ask_for_the_weights_again(photos: Path, pretrained: Path) -> None:
-    run = fit(photos, "frozen", weights=str(pretrained))
-    pretrained.unlink()
-    fit(
-        photos,
-        "frozen",
-        "--ckpt_path",
-        "last",
-        "--trainer.max_epochs",
-        "3",
-        weights=str(pretrained),
-    )
+def test_a_resumed_run_takes_its_own_features_and_asks_for_no_weights(
+    narrow: None,
+    frozen: Frozen,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("features were computed again")
+
+    monkeypatch.setattr(FeatureCache, "_compute", refuse)
+    photos = frozen.photos
+    weights = str(photos.parent / "weights.ckpt")  # where nothing is any more
+    run = Path(shutil.copytree(frozen.kept, photos.parent / "logs/frozen/version_0"))
+    fit(photos, "frozen", "--ckpt_path", "last", "--trainer.max_epochs", "3", weights=weights)
     assert load(run)["epoch"] == 2
+    assert "taking features" in capsys.readouterr().out

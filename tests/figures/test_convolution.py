@@ -1,3 +1,4 @@
+import functools
 import itertools
 import re
 
@@ -96,9 +97,15 @@ def output_picture(figure: Figure, shown: OperationExample) -> np.ndarray:
     return np.asarray(output_axes(figure, shown).get_images()[0].get_array())
 
 
+@functools.cache
+def drawn(case: str) -> tuple[OperationExample, Figure]:
+    """To be looked at alone."""
+    return example(case), draw_operation(example(case))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_overlaps_or_leaves_the_figure_and_the_file_is_small(case: str) -> None:
-    figure = draw_operation(example(case))
+    _, figure = drawn(case)
     assert len(to_png(figure)) < 1_000_000
     renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [axes.get_window_extent() for axes in figure.axes]
@@ -114,8 +121,7 @@ def test_nothing_overlaps_or_leaves_the_figure_and_the_file_is_small(case: str) 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_value_worked_out_is_the_one_drawn(case: str) -> None:
-    shown = example(case)
-    figure = draw_operation(shown)
+    shown, figure = drawn(case)
     assert output_picture(figure, shown)[shown.place] == pytest.approx(
         shown.result, rel=1e-5, abs=1e-3
     )

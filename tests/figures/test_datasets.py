@@ -1,14 +1,16 @@
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from texts import png_as_drawn
 
-from cnn_lightning.figures import draw_channel_statistics, draw_class_balance, to_array, to_png
+from cnn_lightning.figures import draw_channel_statistics, draw_class_balance, to_png
 from cnn_lightning.figures.datasets import channel_names
 
 LONG = ["Donaudampfschifffahrtsgesellschaft", "$5 to $10 note", "Old English sheepdog, bobtail"]
@@ -83,9 +85,8 @@ def peaked(channels: int) -> torch.Tensor:
     return counts
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("has_peak", [True, False])
-def test_channel_statistics_are_legible(channels: int, has_peak: bool) -> None:
+@pytest.mark.parametrize(("has_peak", "channels"), [(True, 3), (False, 1)])
+def test_channel_statistics_are_legible(has_peak: bool, channels: int) -> None:
     counts = peaked(channels) if has_peak else torch.full((channels, 256), 10)
     computed, constants = ([0.13] * channels, [0.31] * channels), ([0.5] * channels,) * 2
     figure = draw_channel_statistics(counts, computed, constants, "a title\nand\nmore")
@@ -101,7 +102,7 @@ def test_channel_statistics_are_legible(channels: int, has_peak: bool) -> None:
     ]
     numbers = [text.get_text() for text in lower.texts]
     assert numbers == ["0.1300 ± 0.3100"] * channels + ["0.5000 ± 0.5000"] * channels
-    assert len(to_png(figure)) < 1_000_000
+    assert len(png_as_drawn(figure)) < 1_000_000
 
 
 def test_the_curve_is_the_share_of_each_value() -> None:
@@ -112,9 +113,10 @@ def test_the_curve_is_the_share_of_each_value() -> None:
     assert (edges[1:] + edges[:-1]) / 2 == pytest.approx((torch.arange(256) / 255).numpy())
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "values", [{0: 900, 255: 100}, {128: 5}, {0: 1000, 40: 1, 255: 30}], ids=str
+    ("values", "channels"),
+    [({0: 900, 255: 100}, 3), ({128: 5}, 1), ({0: 1000, 40: 1, 255: 30}, 3)],
+    ids=str,
 )
 def test_values_that_stand_alone_are_seen(values: dict[int, int], channels: int) -> None:
     counts = torch.zeros(channels, 256, dtype=torch.int64)
@@ -124,7 +126,11 @@ def test_values_that_stand_alone_are_seen(values: dict[int, int], channels: int)
     figure = draw_channel_statistics(counts, known, known, "a title")
     assert_texts_lie_apart(figure)
     upper = figure.axes[0]
-    pixels, box = to_array(figure).amin(0), upper.get_window_extent()  # 0 is a coloured pixel
+    canvas = np.array(figure.canvas.buffer_rgba())[:, :, :3]  # as it was drawn
+    pixels, box = (
+        torch.from_numpy(canvas).amin(2),
+        upper.get_window_extent(),
+    )  # 0 is a coloured pixel
     top, bottom = (round(figure.bbox.height - edge) for edge in (box.y1, box.y0))
     for value in values:
         x = round(upper.transData.transform((value / 255, 1))[0])

@@ -1,9 +1,9 @@
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from texts import assert_apart
+from texts import assert_apart, png_as_drawn
 
-from cnn_lightning.figures import draw_learning, to_png
+from cnn_lightning.figures import draw_learning
 from cnn_lightning.figures.numbers import MINUS
 
 
@@ -17,7 +17,7 @@ def test_nothing_overlaps_or_leaves_the_figure(shape: tuple[int, int]) -> None:
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
     boxes += [text.get_window_extent(renderer) for text in figure.texts]
     assert_apart(figure, boxes)
-    assert len(to_png(figure)) < 1_000_000
+    assert len(png_as_drawn(figure)) < 1_000_000
 
 
 def test_kernels_losses_and_their_difference_are_drawn() -> None:

@@ -40,8 +40,9 @@ def texts_of(figure: Figure) -> list[Text]:
     return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
 
 
-@pytest.mark.parametrize("true", ["cat", LONG, WORD, None], ids=str)
-@pytest.mark.parametrize("num_images", [1, 4])
+@pytest.mark.parametrize(
+    ("num_images", "true"), [(1, "cat"), (1, WORD), (1, None), (2, LONG), (4, WORD)], ids=str
+)
 def test_no_text_is_cut_or_lies_over_another(num_images: int, true: str | None) -> None:
     figure = draw_overlays([explain(LONG, true)] * num_images, cam_layer="backbone.layer3")
     canvas = FigureCanvasAgg(figure)
@@ -138,9 +139,8 @@ def test_map_without_evidence_says_so() -> None:
     assert "Grad-CAM\n0 throughout" in words
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_png_is_below_a_megabyte_even_of_noise(channels: int) -> None:
-    items = [explain("cat", "dog", channels, 224)] * 4
+def test_png_is_below_a_megabyte_even_of_noise() -> None:
+    items = [explain("cat", "dog", side=224)] * 4
     assert len(to_png(draw_overlays(items))) < 1_000_000
 
 

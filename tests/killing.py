@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -199,6 +200,24 @@ def be_one_of_two(rank: int, port: int) -> None:
     """A hook: this process is one of two that find one another at a port."""
     names = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     os.environ.update(zip(names, (str(rank), "0", "2", "127.0.0.1", str(port)), strict=True))
+
+
+def run_code(
+    command: list[str], *, env: dict[str, str], **kwargs: object
+) -> subprocess.CompletedProcess[str]:
+    """Stand in for `subprocess.run` of `python -c CODE ARGUMENTS…`, its imports already done."""
+    process = SERVER.Process(target=_run_code, args=(command[2], command[3:], env))
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(command, process.exitcode, "", "")
+
+
+def _run_code(code: str, arguments: list[str], env: dict[str, str]) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(env)
+    sys.argv[1:] = arguments
+    exec(code, {"__name__": "__main__"})
 
 
 def stop_at(step: int) -> None:

@@ -14,9 +14,10 @@ from torch import Tensor
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.cli import main
 
-if __name__ == "__main__":
-    rank, step = int(sys.argv[1]), int(sys.argv[2])
-    how, _, others = sys.argv[3].partition(",")
+
+def break_step(rank: int, step: int, how: str) -> None:
+    """Let this process fail in a step if it has that rank."""
+    how, _, others = how.partition(",")
     training_step = ImageClassifier.training_step
 
     def fail(self: ImageClassifier, *args: Any) -> Tensor:
@@ -32,4 +33,8 @@ if __name__ == "__main__":
         return loss
 
     ImageClassifier.training_step = fail  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    break_step(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     sys.exit(main(sys.argv[4:]))

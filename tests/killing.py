@@ -7,10 +7,13 @@ import csv
 import multiprocessing
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +180,44 @@ def _run(argv: list[str], out: Path, steps: Path, hook: Callable[[], None] | Non
     code = main(argv)
     sys.stdout.flush()
     os._exit(code)
+
+
+def run_pair(argv: list[str], out: Path) -> list[int]:
+    """Run a command line as two processes of one run; their exit codes.
+
+    Nothing starts them but this, as under a cluster's own launcher; starting Python and importing
+    the package would take most of the time.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hooks = [partial(be_one_of_two, rank, port) for rank in (0, 1)]
+    pair = [Process(argv, out.with_stem(f"{out.stem}_{i}"), hook) for i, hook in enumerate(hooks)]
+    return [process.wait() for process in pair]
+
+
+def be_one_of_two(rank: int, port: int) -> None:
+    """A hook: this process is one of two that find one another at a port."""
+    names = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    os.environ.update(zip(names, (str(rank), "0", "2", "127.0.0.1", str(port)), strict=True))
+
+
+def run_code(
+    command: list[str], *, env: dict[str, str], **kwargs: object
+) -> subprocess.CompletedProcess[str]:
+    """Stand in for `subprocess.run` of `python -c CODE ARGUMENTS…`, its imports already done."""
+    process = SERVER.Process(target=_run_code, args=(command[2], command[3:], env))
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(command, process.exitcode, "", "")
+
+
+def _run_code(code: str, arguments: list[str], env: dict[str, str]) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(env)
+    sys.argv[1:] = arguments
+    exec(code, {"__name__": "__main__"})
 
 
 def stop_at(step: int) -> None:

@@ -4,9 +4,11 @@ import csv
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from killing import run_pair
 from small import UNDRAWN
 
 from cnn_lightning.cli import main
@@ -60,8 +62,20 @@ def test_each_image_is_seen_once_per_epoch(strategy: str, tmp_path: Path) -> Non
     assert orders[0] != orders[1]
 
 
-@pytest.mark.parametrize("command", [pytest.param("validate", marks=pytest.mark.slow), "test"])
-def test_two_processes_report_and_draw_what_one_does(command: str, tmp_path: Path) -> None:
+def launch(argv: list[str], out: Path) -> list[int]:
+    """Run a command line in a process that starts the second one itself."""
+    command = [sys.executable, "-m", "cnn_lightning", *argv]
+    return [subprocess.run(command, check=False, timeout=300).returncode, 0]
+
+
+@pytest.mark.parametrize(
+    ("command", "run_two"),
+    [pytest.param("validate", launch, marks=pytest.mark.slow), ("test", run_pair)],
+    ids=["validate", "test"],
+)
+def test_two_processes_report_and_draw_what_one_does(
+    command: str, run_two: Callable[[list[str], Path], list[int]], tmp_path: Path
+) -> None:
     data = ["--data", "ShapesDataModule", "--data.num_images", "301", "--data.num_test", "51"]
     logs = ["--log_dir", str(tmp_path / "logs"), "--trainer.accelerator", "cpu"]
     fit = ["fit", "--model", "LeNet", *data, *logs, "--trainer.max_epochs", "1", "--run", "one"]
@@ -71,7 +85,7 @@ def test_two_processes_report_and_draw_what_one_does(command: str, tmp_path: Pat
     argv += ["--trainer.strategy", "auto", "--data.eval_batch_size", "10", "--trainer.devices"]
     assert main([*argv, "1"]) == 0
     alone = results(run)
-    subprocess.run([sys.executable, "-m", "cnn_lightning", *argv, "2"], check=True, timeout=300)
+    assert run_two([*argv, "2"], tmp_path / "two.txt") == [0, 0]
     together = results(run)
     assert alone.keys() == together.keys()
     assert {"validate": "val/loss", "test": "test/calibration_error"}[command] in alone

@@ -6,11 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from break_a_process import break_step
 from compare import assert_same_checkpoint
+from killing import Process, run_pair
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from cnn_lightning.processes import explain_loss
@@ -54,6 +57,14 @@ def folder(log_dir: Path) -> Path:
     return found
 
 
+def break_launched(argv: list[str]) -> None:
+    """A hook: process 1, which Lightning starts as this one was, is killed in step 14."""
+    failure = [1, 14, int(signal.SIGKILL)]
+    sys.argv = [str(BREAK), *map(str, failure), *argv]
+    sys.modules["__main__"].__spec__ = None
+    break_step(1, 14, str(failure[-1]))
+
+
 def rows(run: Path) -> list[dict[str, str]]:
     """metrics.csv without what the clock decides."""
     with (run / "metrics.csv").open(newline="") as stream:
@@ -66,19 +77,18 @@ def rows(run: Path) -> list[dict[str, str]]:
 def test_a_run_that_lost_a_process_says_so_and_goes_on_with_the_same_bits(
     recipe: Path, tmp_path: Path
 ) -> None:
-    fit = ["fit", "--config", recipe, "--log_dir"]
-    whole = run("-m", "cnn_lightning", *fit, tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    cut = run(BREAK, 1, 14, int(signal.SIGKILL), *fit, tmp_path / "cut")
+    fit = ["fit", "--config", str(recipe), "--log_dir"]
+    assert run_pair([*fit, str(tmp_path / "whole")], tmp_path / "whole.txt") == [0, 0]
+    argv = [*fit, str(tmp_path / "cut")]
+    cut = Process(argv, tmp_path / "cut.txt", partial(break_launched, argv))
+    assert cut.wait() == 1, cut.output
     last = folder(tmp_path / "cut") / LAST
-    assert cut.returncode == 1
-    assert cut.stderr.splitlines()[-2:] == [
+    assert cut.output.splitlines()[-2:] == [
         "error: process 1 of 2 of this machine was ended by SIGKILL",
         f"  {last} is of step 12. Go on with: cnn-lightning fit --ckpt_path {last}",
     ]
-    assert "Traceback" not in cut.stderr
-    resumed = run("-m", "cnn_lightning", "fit", "--ckpt_path", last)
-    assert resumed.returncode == 0, resumed.stderr
+    assert "Traceback" not in cut.output
+    assert run_pair(["fit", "--ckpt_path", str(last)], tmp_path / "resumed.txt") == [0, 0]
     assert_same_checkpoint(folder(tmp_path / "whole") / LAST, last)
     assert rows(folder(tmp_path / "whole")) == rows(folder(tmp_path / "cut"))
 
@@ -105,7 +115,7 @@ def test_a_killed_process_ends_the_other_even_where_that_hangs(
 def test_a_process_that_torch_has_spawned_and_lost_is_named() -> None:
     # the first ends with 0, the second with 1
     with pytest.raises(ProcessExitedException) as caught:
-        torch.multiprocessing.spawn(os._exit, nprocs=2)
+        torch.multiprocessing.start_processes(os._exit, nprocs=2, start_method="forkserver")
     loss = explain_loss(caught.value)
     assert loss is not None
     assert loss.what == "process 1 of this machine ended with exit code 1"

@@ -65,7 +65,7 @@ def _torchvision_state(
 ) -> tuple[dict[str, Tensor], Preprocessing]:
     if torchvision_name is None:
         raise UserError(
-            f"torchvision has no weights {weights!r} for {type(network).__name__}",
+            f"torchvision has no weights {weights!r} for {network.title}",
             "give the path of a state dict or checkpoint, or `weights: null`",
         )
     known = models.get_model_weights(torchvision_name)
@@ -203,7 +203,7 @@ def _fill(network: Network, state: dict[str, Tensor], own: dict[str, Tensor], so
         told = [f"lacks {key}" for key in missing] + [f"has {key}" for key in extra] + misfits
         more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         raise UserError(
-            f"weights {source} do not fit {type(network).__name__}: {'; '.join(told[:3])}{more}",
+            f"weights {source} do not fit {network.title}: {'; '.join(told[:3])}{more}",
             "choose the architecture, depth, stem and (vit_… alone) image_size of the weights",
         )
     taken: set[int] = set()
@@ -268,7 +268,7 @@ def choose_preprocessing(
     if image_size is not None and not least <= image_size <= most:
         limit = f"{least}" if most == math.inf else f"{least} to {most}"
         raise UserError(
-            f"{type(network).__name__} cannot take images of {image_size}×{image_size} pixels",
+            f"{network.title} cannot take images of {image_size}×{image_size} pixels",
             f"the least it can take is {least} (image_size: {limit})",
         )
     height, width = image_shape[1:]

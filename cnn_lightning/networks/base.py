@@ -47,6 +47,11 @@ class Network(nn.Module):
     channels_last: bool = True
 
     @property
+    def title(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
+    @property
     def first_conv(self) -> nn.Conv2d:
         """The convolution that sees the image; its `in_channels` are the image's colours."""
         return next(module for module in self.modules() if isinstance(module, nn.Conv2d))
@@ -74,12 +79,12 @@ class Network(nn.Module):
         height, width = images.shape[-2:]
         if min(height, width) < self.min_size:
             raise UserError(
-                f"{type(self).__name__} cannot take images of {height}×{width} pixels",
+                f"{self.title} cannot take images of {height}×{width} pixels",
                 f"the least it can take is {self.min_size}×{self.min_size}",
             )
         if self.max_size is not None and max(height, width) > self.max_size:
             raise UserError(
-                f"{type(self).__name__} cannot take images of {height}×{width} pixels",
+                f"{self.title} cannot take images of {height}×{width} pixels",
                 f"the most it can take is {self.max_size}×{self.max_size}",
             )
 

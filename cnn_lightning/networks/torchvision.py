@@ -53,6 +53,7 @@ class TorchvisionNetwork(Network):
                 f"torchvision has no classification network {name!r}",
                 f"perhaps {', '.join(near)}" if near else "see torchvision.models.list_models()",
             )
+        self.name = name
         model = _build(name, image_size)
         facts = torchvision.models.get_model_weights(name)["DEFAULT"]
         self.min_size = max(facts.meta["min_size"])
@@ -64,6 +65,11 @@ class TorchvisionNetwork(Network):
         self._head_name = _split(self, model, num_classes)
         _give_channels(self, in_channels)
         use_no_inplace(self)
+
+    @property
+    @override
+    def title(self) -> str:
+        return self.name
 
     @override
     def rename_torchvision_key(self, key: str) -> str:

@@ -257,6 +257,13 @@ def test_a_whitened_stem_is_not_trained_and_keeps_the_size() -> None:
     assert network(torch.rand(2, 3, 8, 8)).shape == (2, 10)
 
 
+def test_a_network_of_torchvision_is_called_by_its_name() -> None:
+    with torch.device("meta"):
+        network = TorchvisionNetwork("alexnet", 10)
+        with pytest.raises(UserError, match="alexnet cannot take images of 8×8 pixels"):
+            network(torch.empty(1, 3, 8, 8))
+
+
 def test_unknown_torchvision_network_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UserError, match="alexnet"):
         TorchvisionNetwork("alexnett", 10)

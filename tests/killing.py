@@ -39,6 +39,8 @@ LENET: dict[str, Any] = {
     "model": {"class_path": "LeNet", "init_args": {"activation": "relu", "dropout": 0.5}},
     "schedule": {"class_path": "OneCycleLR", "init_args": {"max_lr": 0.1}},
     "feature_maps": {"every_n_epochs": 1, "layers": "first", "max_channels": 4},
+    "kernels": {"every_n_epochs": 0},
+    "activation_statistics": {"every_n_epochs": 0},
     "checkpoint": {"every_n_steps": 4},
     "trainer": {"max_epochs": 3, "log_every_n_steps": 2},
 }
@@ -82,6 +84,14 @@ class Recipe:
 
 def make_recipe(config: dict[str, Any], root: Path) -> Recipe:
     """Write a config and run it once as `whole`."""
+    recipe = write_recipe(config, root)
+    process = recipe.start("whole")
+    assert process.wait() == 0, process.output
+    return recipe
+
+
+def write_recipe(config: dict[str, Any], root: Path) -> Recipe:
+    """Write a config, and the weights that it asks for."""
     if config is FROZEN:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -91,8 +101,6 @@ def make_recipe(config: dict[str, Any], root: Path) -> Recipe:
     (root / "small.yaml").write_text(yaml.safe_dump(config))
     recipe = Recipe(root / "small.yaml", root / "logs")
     recipe.log_dir.mkdir()
-    process = recipe.start("whole")
-    assert process.wait() == 0, process.output
     return recipe
 
 

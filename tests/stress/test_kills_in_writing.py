@@ -85,7 +85,7 @@ def kill_in_writing_often(recipe: Recipe, title: str, times: int) -> None:
 
 
 def test_a_kill_in_writing_leaves_a_whole_checkpoint(recipe: Recipe) -> None:
-    kill_in_writing_often(recipe, "short", 3)
+    kill_in_writing_often(recipe, "short", 2)
 
 
 @pytest.mark.slow

@@ -20,8 +20,10 @@ from cnn_lightning.preprocessing import Preprocessing
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
-def shapes(augment: Augment = "none") -> ImageDataModule:
-    return ShapesDataModule(num_images=60, num_test=20, augment=augment, batch_size=16)
+def shapes(augment: Augment = "none", size: int = 32) -> ImageDataModule:
+    return ShapesDataModule(
+        num_images=60, num_test=20, augment=augment, batch_size=16, image_size=size
+    )
 
 
 def by_torchvision(data: ImageDataModule, images: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ def test_resized_images_are_ours() -> None:
 def test_changed_images_are_of_those_that_ours_can_be(
     augment: Augment, padding: int, flips: int
 ) -> None:
-    data = shapes(augment)
+    data = shapes(augment, 16)
     image = data.load("train")[0][:1]
     offsets = torch.cartesian_prod(*[torch.arange(2 * padding + 1)] * 2)
     possible = pad_and_crop(image.repeat(len(offsets), 1, 1, 1), offsets, padding)

@@ -1,6 +1,7 @@
 """Mistakes end with exit code 2 and a few lines that name the remedy, never with a traceback."""
 
 import contextlib
+import csv
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from small import UNDRAWN
 from cnn_lightning.cli import COMMANDS, main
 from cnn_lightning.commands import show
 from cnn_lightning.errors import RunError, UserError
+from cnn_lightning.runs import RunFolder
 
 RECIPE = """
 data:
@@ -30,7 +32,8 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def trained(recipe: Path, tmp_path: Path) -> Path:
-    assert main(["fit", "--config", str(recipe), "--log_dir", str(tmp_path / "logs")]) == 0
+    argv = ["fit", "--config", str(recipe), "--log_dir", str(tmp_path / "logs"), *UNDRAWN]
+    assert main(argv) == 0
     return tmp_path / "logs/small/version_0/checkpoints/best.ckpt"
 
 
@@ -214,6 +217,24 @@ def test_evaluations_take_the_recipe_that_was_trained(
         assert main([command, *argv]) == 0
         message = refuse(capsys, command, *argv, "--optimizer=SGD")
         assert f"{command} trains nothing" in message
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_what_was_measured_is_told(
+    command: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [command, "--ckpt_path", str(trained)]
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    stage = command.removesuffix("idate")
+    with RunFolder(trained.parents[1]).metrics.open(newline="") as stream:
+        last = [row for row in csv.DictReader(stream) if row[f"{stage}/accuracy"]][-1]
+    told = dict(line.split() for line in said.splitlines() if line.startswith(f"{stage}/"))
+    assert told == {key: f"{float(value):.4f}" for key, value in last.items() if key in told}
+    assert {f"{stage}/accuracy", f"{stage}/loss"} <= set(told)
+    assert "DataLoader" not in said
+    assert main([*argv, "--verbose", "false"]) == 0
+    assert f"{stage}/" not in capsys.readouterr().out
 
 
 def test_missing_config(capsys: pytest.CaptureFixture[str]) -> None:

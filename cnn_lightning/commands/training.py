@@ -48,6 +48,7 @@ from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.micro_batches import settle_batches
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
 from cnn_lightning.commands.preparation import expect_its_shape, keep_preparation
+from cnn_lightning.commands.results import result_lines
 from cnn_lightning.commands.resuming import check_restorable, check_resumable, go_on_by_epochs
 from cnn_lightning.commands.thrift import (
     LeanTrainer,
@@ -362,6 +363,14 @@ class TrainingCLI(LightningCLI):
     before_test = before_validate
     before_predict = before_validate
 
+    def after_validate(self) -> None:
+        """Tell what was measured; Lightning would tell it of "DataLoader 0", to sixteen digits."""
+        if self.config[self.command].verbose:
+            for line in result_lines(self.trainer.callback_metrics):
+                say(line)
+
+    after_test = after_validate
+
     def _check_fit(self) -> None:
         checkpoint, path = self.start.checkpoint, self.start.checkpoint_path
         if checkpoint is not None and path is not None:
@@ -393,6 +402,8 @@ class TrainingCLI(LightningCLI):
         kwargs["weights_only"] = True
         if subcommand == "predict":
             kwargs["return_predictions"] = False
+        elif subcommand != "fit":
+            kwargs["verbose"] = False  # told by `after_validate`
         return kwargs
 
 

@@ -98,7 +98,7 @@ def _shown_size(num_images: int, height: int, width: int) -> tuple[int, int]:
 
 
 def _describe(name: str, probability: float, state: str, truth: str) -> str:
-    lines = _wrap(f"{name} {_percent(probability)}")
+    lines = _wrap(f"{name}: {_percent(probability)}")
     if state == "right":
         lines.append("right")
     elif state == "wrong":

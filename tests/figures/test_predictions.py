@@ -86,7 +86,7 @@ def test_grey_images_are_shown_as_they_are_not_stretched() -> None:
 
 def test_right_and_wrong_differ_in_words_line_and_colour() -> None:
     sheet = draw_predictions(noise(2, 3, 32, 32), ["cat", "dog"], [0.97, 0.54], ["cat", "cat"])
-    assert texts_of(sheet) == ["cat 97%\nright", "dog 54%\nwrong: is cat"]
+    assert texts_of(sheet) == ["cat: 97%\nright", "dog: 54%\nwrong: is cat"]
     right, wrong = edge_of(sheet, 0), edge_of(sheet, 1)
     assert share_of(right, BLUE) == 1
     assert 0.5 < share_of(wrong, VERMILION) < 0.7  # dashes
@@ -95,7 +95,7 @@ def test_right_and_wrong_differ_in_words_line_and_colour() -> None:
 
 def test_without_the_truth_nothing_is_called_right_or_wrong() -> None:
     sheet = draw(noise(1, 3, 32, 32), ["cat"], known=False)
-    assert texts_of(sheet) == ["cat 50%"]
+    assert texts_of(sheet) == ["cat: 50%"]
     assert share_of(edge_of(sheet, 0), GREY) == 1
 
 
@@ -103,7 +103,7 @@ def test_class_names_are_whole_whatever_they_hold() -> None:
     names = [*LONG, "Donaudampfschifffahrtsgesellschaft", "black-and-white-ruffed lemur", "a_b^c"]
     sheet = draw_predictions(noise(7, 1, 28, 28), names, [0.5] * 7, names[1:] + names[:1])
     for text, name, truth in zip(texts_of(sheet), names, names[1:] + names[:1], strict=True):
-        assert text.replace("\n", " ") == f"{name} 50% wrong: is {truth}"
+        assert text.replace("\n", " ") == f"{name}: 50% wrong: is {truth}"
     assert_sheet_readable(sheet)
 
 
@@ -121,7 +121,7 @@ def test_class_names_are_whole_whatever_they_hold() -> None:
 )
 def test_only_certainty_is_called_certain(probability: float, shown: str) -> None:
     sheet = draw_predictions(noise(1, 1, 8, 8), ["cat"], [probability])
-    assert texts_of(sheet) == [f"cat {shown}"]
+    assert texts_of(sheet) == [f"cat: {shown}"]
 
 
 def test_the_file_holds_the_pixels_and_drawing_repeats_bit_for_bit() -> None:

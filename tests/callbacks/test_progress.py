@@ -113,6 +113,7 @@ def test_the_line_of_an_epoch_cut_off_does_not_tell_the_numbers_of_the_one_befor
 def test_a_terminal_shows_a_line_of_each_epoch_above_a_bar_that_counts_alike(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("rich._console", None)  # this terminal is for this test alone
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")

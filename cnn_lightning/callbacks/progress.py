@@ -1,5 +1,6 @@
 """What a run shows of itself while it trains: a bar on a terminal, a line per epoch elsewhere."""
 
+import shutil
 import time
 from typing import Any
 
@@ -13,10 +14,11 @@ from cnn_lightning.console import say
 _DRAWN_PER_S = 10
 # a terminal is not wide enough for these beside a bar
 _IN_LINE_ALONE = ("train/accuracy", "val/loss", "val/accuracy")
+_WIDE = 120  # columns that hold loss and images per second beside the bar
 
 
 class Bar(RichProgressBar):
-    """A bar with loss and images per second, and the line of each epoch above it.
+    """A bar with the loss and, on a wide terminal, images per second; epochs' lines above it.
 
     Drawn ten times a second: to gather its numbers and draw it at every step, as its parent does,
     takes a good part of a small network's time.
@@ -60,7 +62,8 @@ class Bar(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)  # the run folder is named at start and end
-        if metrics.pop("images_per_second", None) is not None:
+        is_told = metrics.pop("images_per_second", None) is not None
+        if is_told and shutil.get_terminal_size().columns >= _WIDE:
             speed = float(trainer.callback_metrics["images_per_second"])
             metrics["images/s"] = f"{speed:,.0f}"
         for name in _IN_LINE_ALONE:

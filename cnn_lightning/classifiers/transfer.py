@@ -111,9 +111,9 @@ def _preprocessing_of_file(
     """
     if torchvision_name is None:
         return Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), network.default_size)
-    known = models.get_model_weights(torchvision_name)
-    names = {_file_name(one): one for one in known}
-    return _preprocessing_of(names.get(path.name, known["DEFAULT"]), torchvision_name)
+    default = models.get_model_weights(torchvision_name)["DEFAULT"]
+    chosen = _weights_of_file(path, torchvision_name) or default
+    return _preprocessing_of(chosen, torchvision_name)
 
 
 def size_of_weights(torchvision_name: str, weights: str | None) -> int | None:
@@ -128,10 +128,15 @@ def size_of_weights(torchvision_name: str, weights: str | None) -> int | None:
     """
     if weights is None or torchvision_name not in models.list_models():
         return None
+    named = models.get_model_weights(torchvision_name).__members__.get(weights)
+    chosen = named or _weights_of_file(Path(weights), torchvision_name)
+    return None if chosen is None else _preprocessing_of(chosen, torchvision_name).size
+
+
+def _weights_of_file(path: Path, torchvision_name: str) -> models.WeightsEnum | None:
+    """Those of torchvision whose name a file bears."""
     known = models.get_model_weights(torchvision_name)
-    files = {_file_name(one): one for one in known}
-    chosen = known.__members__.get(weights) or files.get(Path(weights).name)
-    return None if chosen is None else int(chosen.transforms().crop_size[0])
+    return next((one for one in known if _file_name(one) == path.name), None)
 
 
 def _file_name(weights: models.WeightsEnum) -> str:

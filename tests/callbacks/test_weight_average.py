@@ -1,5 +1,6 @@
 """Averages of weights against the recursion that defines them, and through checkpoints."""
 
+import csv
 import pickle
 import shutil
 from pathlib import Path
@@ -201,11 +202,10 @@ def fit(folder: Path, *more: str) -> int:
     return main(["fit", "--config", str(config), "--log_dir", str(folder), *more])
 
 
-def measured(folder: Path, capsys: pytest.CaptureFixture[str], *command: str) -> str:
-    capsys.readouterr()
-    assert main([*command, "--run", "small", "--log_dir", str(folder)]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "val/loss" in line]
-    return line.split()[1]
+def val_losses(run: Path) -> list[float]:
+    """What validations of a run have logged, in order."""
+    with (run / "metrics.csv").open(newline="") as stream:
+        return [float(row["val/loss"]) for row in csv.DictReader(stream) if row["val/loss"]]
 
 
 @pytest.fixture(scope="module")
@@ -216,16 +216,15 @@ def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_checkpoints_give_what_validation_saw(
-    averaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(averaged, tmp_path, dirs_exist_ok=True)
-    run = tmp_path / "small/version_0"
-    header, *rows = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
-    (wanted,) = [row[header.index("val/loss")] for row in rows if row[header.index("val/loss")]]
+def test_checkpoints_give_what_validation_saw(averaged: Path, tmp_path: Path) -> None:
+    run = averaged / "small/version_0"
+    (wanted,) = val_losses(run)
     for which in ("last", "best"):
-        found = measured(tmp_path, capsys, "validate", "--ckpt_path", which)
-        assert found == f"{float(wanted):.4f}"
+        shutil.copytree(averaged, tmp_path / which)
+        argv = ["validate", "--ckpt_path", which, "--run", "small"]
+        assert main([*argv, "--log_dir", str(tmp_path / which)]) == 0
+        _, found = val_losses(tmp_path / which / "small/version_0")
+        assert found == pytest.approx(wanted, rel=1e-6)
     trained = torch.load(run / LAST, weights_only=True)
     classifier = LeNet.load_from_checkpoint(run / LAST)
     assert_same(copy_of(classifier), trained["state_dict"])
@@ -233,7 +232,7 @@ def test_checkpoints_give_what_validation_saw(
     data = ShapesDataModule(num_images=120, num_test=20)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     (raw,) = trainer.validate(classifier, data, verbose=False)
-    assert raw["val/loss"] != pytest.approx(float(wanted), rel=1e-6)  # the two do differ
+    assert raw["val/loss"] != pytest.approx(wanted, rel=1e-6)  # the two do differ
 
 
 def test_an_average_is_turned_off_and_on_in_a_resumed_run(

@@ -252,6 +252,13 @@ def test_a_run_goes_on_in_the_time_that_it_has_left(recipe: Path, tmp_path: Path
     assert content["callbacks"]["Timer"]["time_elapsed"]["train"] > 0
 
 
+def test_a_timer_is_written_with_the_settings(recipe: Path, tmp_path: Path) -> None:
+    timed = ["--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:01:00:00"]
+    assert fit(recipe, tmp_path, *SHORT, *timed, "--trainer.max_epochs=1") == 0
+    (timer,) = read_settings(folder(tmp_path) / "config.yaml")["trainer"]["callbacks"]
+    assert timer["init_args"] == {"duration": "00:01:00:00", "interval": "step", "verbose": True}
+
+
 def test_a_callback_that_the_same_command_appends_again_is_one(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -321,7 +322,7 @@ class TrainingCLI(LightningCLI):
     def dump_settings(self) -> str:
         """All settings of a training as YAML, with whole batches; replays the run."""
         parser = self._parser(self.command)
-        config = self._asked.clone()
+        config = _with_plain_texts(self._asked.clone())
         config["ckpt_path"] = None
         return to_yaml(yaml.safe_load(parser.dump(config, skip_unset=False)))
 
@@ -415,6 +416,21 @@ def _plain(spec: Any) -> Any:
         # the parser notes here which file a value came from
         return {key: _plain(value) for key, value in spec.items() if key != "__path__"}
     return spec
+
+
+def _with_plain_texts(settings: Any) -> Any:
+    """Settings with plain texts for members of enums that are texts.
+
+    Such is a default of Lightning's `Timer`, which the parser cannot write.
+    """
+    if isinstance(settings, Enum) and isinstance(settings, str):
+        return str(settings.value)
+    if isinstance(settings, list):
+        return [_with_plain_texts(value) for value in settings]
+    if isinstance(settings, Namespace):
+        for key, value in vars(settings).items():
+            setattr(settings, key, _with_plain_texts(value))
+    return settings
 
 
 def _show_help(command: str, argv: list[str]) -> int:

@@ -48,9 +48,11 @@ class Mixing:
             *key: What the draws depend on, and nothing else.
 
         Returns:
-            Images N×C×H×W, channels last in memory, and targets N×K whose rows sum to 1.
+            Images N×C×H×W in the same order in memory, and targets N×K whose rows sum to 1.
         """
+        is_last = images.is_contiguous(memory_format=torch.channels_last)
         with seeded(*key):  # torchvision draws from torch's global generator
             chosen = int(torch.randint(len(self._kinds), ()))
             mixed, mixed_targets = self._kinds[chosen](images, targets)
-        return mixed.contiguous(memory_format=torch.channels_last), mixed_targets
+        layout = torch.channels_last if is_last else torch.contiguous_format
+        return mixed.contiguous(memory_format=layout), mixed_targets

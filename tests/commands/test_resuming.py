@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 from cnn_lightning.checkpoint_content import Content
 from cnn_lightning.classifiers import ImageClassifier
-from cnn_lightning.classifiers.optimization import (
-    DEFAULT_SCHEDULE,
-    build_optimizer,
-    build_schedule,
-)
+from cnn_lightning.classifiers.optimization import build_optimizer, build_schedule
 from cnn_lightning.commands.resuming import check_resumable
 from cnn_lightning.errors import UserError
 
@@ -54,11 +50,14 @@ class Plain(torch.optim.Optimizer):
 
 def content_after_a_step(classifier: ImageClassifier) -> Content:
     optimizer = build_optimizer(classifier.optimizer, classifier)
-    schedule = build_schedule(DEFAULT_SCHEDULE, optimizer, 10)
+    schedule = build_schedule(classifier.schedule, optimizer, 10)
     classifier(torch.rand(2, 3, 8, 8)).sum().backward()
     optimizer.step()
     values = {
-        "hyper_parameters": {"optimizer": classifier.optimizer},
+        "hyper_parameters": {
+            "optimizer": classifier.optimizer,
+            "schedule": classifier.schedule,
+        },
         "optimizer_states": [optimizer.state_dict()],
         "lr_schedulers": [schedule.state_dict()],
         "global_step": 1,
@@ -72,6 +71,21 @@ def test_what_an_optimizer_keeps_is_taken(kind: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.optim, "Plain", Plain, raising=False)
     classifier = Scaled(optimizer={"class_path": kind, "init_args": {"lr": 0.01}})
     check_resumable(content_after_a_step(classifier), classifier)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "RMSprop"])
+def test_what_is_kept_for_a_momentum_that_a_schedule_raised_from_0_is_taken(kind: str) -> None:
+    optimizer = {"class_path": kind, "init_args": {"lr": 0.01}}
+    cycle = {"class_path": "OneCycleLR", "init_args": {"max_lr": 0.01}}
+    content = content_after_a_step(Scaled(optimizer=optimizer, schedule=cycle))
+    (state,) = content.values["optimizer_states"]
+    assert all("momentum_buffer" in one for one in state["state"].values())
+    check_resumable(content, Scaled(optimizer=optimizer, schedule=cycle))
+    # another schedule leaves the momentum at 0, and what was kept where it is
+    check_resumable(content, Scaled(optimizer=optimizer))
+    state["state"][0]["momentum_buffer"] = None
+    with pytest.raises(UserError, match="momentum_buffer in its optimizer's state is None"):
+        check_resumable(content, Scaled(optimizer=optimizer, schedule=cycle))
 
 
 def test_what_another_keeps_is_refused() -> None:

@@ -43,6 +43,14 @@ def test_mixup_mixes_images_and_targets_alike() -> None:
         torch.testing.assert_close(targets, part * CLASSES + (1 - part) * CLASSES.roll(1, 0))
 
 
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_images_keep_their_order_in_memory(kind: str, layout: torch.memory_format) -> None:
+    images = some_images().contiguous(memory_format=layout)
+    mixed, _ = Mixing(**{kind: 1.0})(images, CLASSES, 0)
+    assert mixed.is_contiguous(memory_format=layout)
+
+
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_shares_of_mixup_have_the_moments_of_a_beta_distribution(alpha: float) -> None:
     mix, images = Mixing(mixup=alpha), torch.zeros(5, 1, 1, 1)

@@ -120,6 +120,23 @@ def test_wrong_choice_is_told_the_right_ones(
     assert "rellu" in message
 
 
+def test_choices_of_several_kinds_are_one_list(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refuse(capsys, "fit", "--config", recipe, "--trainer.precision", "17")
+    assert "expected one of 64, 32, 16, 'transformer-engine', " in message
+    assert "'64', '32', '16', 'bf16'\n" in message
+    assert "[" not in message
+    assert "]" not in message
+
+
+def test_a_rate_that_is_no_number_is_taken_for_no_class(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refuse(capsys, "fit", "--config", recipe, "--optimizer.init_args.lr", "fast")
+    assert "SGD: lr: expected float" in message
+
+
 def test_misspelt_key_in_a_config(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe.write_text(RECIPE.replace("max_epochs", "max_epoch"))
     assert "max_epoch" in refuse(capsys, "fit", "--config", recipe)

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,20 @@ def test_resumed_run_ends_with_the_same_bits(
     assert fit(recipe, tmp_path / "cut", "--ckpt_path", "last") == 0
     assert_same_checkpoint(whole / LAST, folder(tmp_path / "cut") / LAST)
     assert rows(whole) == rows(folder(tmp_path / "cut"))
+
+
+def test_a_run_that_has_come_to_its_end_says_that_nothing_is_left(
+    recipe: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, tmp_path / "small/version_0")
+    before = (whole / LAST).read_bytes()
+    told = "nothing was left to train after step"
+    assert fit(recipe, tmp_path, "--ckpt_path", "last") == 0
+    assert told in capsys.readouterr().out
+    assert (folder(tmp_path) / LAST).read_bytes() == before
+    more = torch.load(whole / LAST, weights_only=True)["epoch"] + 2
+    assert fit(recipe, tmp_path, "--ckpt_path", "last", f"--trainer.max_epochs={more}") == 0
+    assert told not in capsys.readouterr().out
 
 
 def test_run_stopped_twice_in_one_epoch_ends_with_the_same_bits(

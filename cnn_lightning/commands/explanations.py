@@ -23,7 +23,8 @@ _NOISE = (
 _REWRITTEN = (
     (re.compile(r'Parser key "([^"]*)":?'), r"\1:"),
     (re.compile(r"Problem with given class_path '(?:[^']*\.)?([^'.]+)':"), r"\1:"),
-    (re.compile(r"typing\.Literal\[(.*)\]"), r"one of \1"),
+    (re.compile(r"\] Expected a typing\.Literal\["), ", "),  # one list of several
+    (re.compile(r"typing\.Literal\[([^]]*)\]"), r"one of \1"),
     (re.compile(r"Expected an? "), "expected "),
     (re.compile(r"<class '([^']*)'>"), r"\1"),
     # of a type that may be one of several
@@ -31,6 +32,8 @@ _REWRITTEN = (
     (re.compile(r"SignatureArguments\.add_function_arguments\(\) .*"), "a function is no class"),
 )
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+# a number that may be a tensor, such as a rate: what is no number is taken for a class, too
+_NO_NUMBER = re.compile(r"(Expected a <class 'float'>) Expected a dot import path string: \S+")
 _REFUSED_IMPORT = re.compile(r"Importing '([^']+)' is not allowed")
 _NO_GPU = re.compile(r"No supported gpu backend|(CUDA|MPS)Accelerator` can not run on your system")
 _FEWER_EPOCHS = re.compile(r"a checkpoint with current_epoch=(\d+), .*max_epochs=(\d+)")
@@ -48,7 +51,7 @@ def explain(error: BaseException, command: str) -> UserError:
     """
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(_NOISE)]
-    text = " ".join(telling)
+    text = _NO_NUMBER.sub(r"\1", " ".join(telling))
     unknown = _UNKNOWN_CLASS.search(text)
     refused = _REFUSED_IMPORT.search(text)
     is_abstract = _ABSTRACT.search(text) is not None

@@ -386,6 +386,11 @@ class TrainingCLI(LightningCLI):
         """Name the run folder, the best accuracy and the command to look at it."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        if self.start.step == self.trainer.global_step:
+            say(
+                f"nothing was left to train after step {self.start.step}: "
+                "a larger --trainer.max_epochs (or max_steps, max_time) goes on"
+            )
         # the user may keep checkpoints by another metric besides
         kept = self.trainer.checkpoint_callbacks
         best = next((one for one in kept if isinstance(one, callbacks.BestCheckpoint)), None)

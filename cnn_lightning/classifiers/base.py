@@ -21,6 +21,7 @@ from cnn_lightning.checkpoint_content import (
     first_init,
     plain_arguments,
 )
+from cnn_lightning.choices import check_choices
 from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
@@ -110,6 +111,7 @@ class ImageClassifier(LeanModule):
         class_weights: weighting.ClassWeights | None = None,
     ) -> None:
         super().__init__()
+        check_choices(self)
         check_smoothing(label_smoothing)
         self.save_hyperparameters(ignore=["network"], frame=first_init(self))
         network = as_network(network)

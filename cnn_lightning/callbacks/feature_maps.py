@@ -55,15 +55,9 @@ class FeatureMaps(EpochPictures):
         images: Sequence[str] | None = None,
         max_channels: int = 16,
     ) -> None:
-        super().__init__(every_n_epochs)
-        self.layers = [layers] if isinstance(layers, str) else list(layers)
+        super().__init__(layers, every_n_epochs)
         self.images = images
         self.max_channels = max_channels
-
-    @override
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.every_n_epochs != 0 and isinstance(pl_module, ImageClassifier):
-            select_layers(pl_module.network, self.layers)  # a mistake is told before any training
 
     @override
     def draw(

@@ -38,14 +38,8 @@ class Kernels(EpochPictures):
         every_n_epochs: int | None = 1,
         max_kernels: int = 64,
     ) -> None:
-        super().__init__(every_n_epochs)
-        self.layers = [layers] if isinstance(layers, str) else list(layers)
+        super().__init__(layers, every_n_epochs)
         self.max_kernels = max_kernels
-
-    @override
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.every_n_epochs != 0 and isinstance(pl_module, ImageClassifier):
-            select_layers(pl_module.network, self.layers)
 
     @override
     def draw(

@@ -57,9 +57,12 @@ class Network(nn.Module):
         return type(self).__name__
 
     @property
-    def first_conv(self) -> nn.Conv2d:
-        """The convolution that sees the image; its `in_channels` are the image's colours."""
-        return next(module for module in self.modules() if isinstance(module, nn.Conv2d))
+    def first_conv(self) -> nn.Conv2d | None:
+        """The convolution that sees the image; its `in_channels` are the image's colours.
+
+        `None` of a network without convolutions.
+        """
+        return next((module for module in self.modules() if isinstance(module, nn.Conv2d)), None)
 
     @override
     def forward(self, images: Tensor) -> Tensor:

@@ -52,11 +52,11 @@ class FeatureMaps(EpochPictures):
         self,
         layers: Sequence[str] | str = ("first", "last"),
         every_n_epochs: int | None = None,
-        images: Sequence[str] | None = None,
+        images: Sequence[str] | str | None = None,
         max_channels: int = 16,
     ) -> None:
         super().__init__(layers, every_n_epochs)
-        self.images = images
+        self.images = [images] if isinstance(images, str) else images
         self.max_channels = max_channels
 
     @override

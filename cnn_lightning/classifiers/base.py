@@ -161,6 +161,12 @@ class ImageClassifier(LeanModule):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            raise UserError(
+                "the network is given images as they are read (uint8), not prepared",
+                "give the Trainer the data module, not its loaders; without a Trainer, call "
+                "datamodule.prepare(images) first, or predict_images",
+            )
         logits: Tensor = self.network(images)
         return logits
 
@@ -225,6 +231,12 @@ class ImageClassifier(LeanModule):
             if data.shape_is_guessed:
                 raise UserError(told, f"give the data module image_size={before[1]}")
             say(told)
+        wanted = self.hparams.get("in_channels")
+        if isinstance(wanted, int) and wanted != shape[0]:
+            raise UserError(
+                f"the network takes images of {wanted} channel(s), the data's have {shape[0]}",
+                f"build it with in_channels={shape[0]}",
+            )
         self.image_shape = shape
         chosen = transfer.choose_preprocessing(
             self.network,
@@ -363,6 +375,7 @@ class ImageClassifier(LeanModule):
 
         Raises:
             UserError: A file cannot be read, or the classifier has seen no data yet.
+            ValueError: A tensor has another type or shape, or a sequence holds tensors or arrays.
         """
         if self.preprocessing is None or self.image_shape is None or self.class_names is None:
             raise UserError(

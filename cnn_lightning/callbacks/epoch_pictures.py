@@ -10,6 +10,7 @@ from cnn_lightning.analysis.layers import select_layers
 from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
+from cnn_lightning.errors import UserError
 from cnn_lightning.figures import Sheet
 from cnn_lightning.runs import RunFolder
 
@@ -75,6 +76,23 @@ class EpochPictures(L.Callback, ABC):
             if self.folder is not None:
                 path = self.folder.figures / self.tag / name / f"epoch_{epoch:03}.png"
             show_picture(trainer, f"{self.tag}/{name}", picture, step=step, path=path)
+
+
+def check_numbers(every_n_epochs: int | None, **numbers: int) -> None:
+    """Refuse numbers that say neither how often to look nor at how much.
+
+    Args:
+        every_n_epochs: 0 = off.
+        **numbers: How many of something to look at, by the name of the argument.
+
+    Raises:
+        UserError: `every_n_epochs` is below 0, or another number below 1.
+    """
+    if every_n_epochs is not None and every_n_epochs < 0:
+        raise UserError(f"every_n_epochs is {every_n_epochs}", "give a number of epochs, or 0: off")
+    for name, number in numbers.items():
+        if number < 1:
+            raise UserError(f"{name} is {number}", "give at least 1; every_n_epochs: 0 is off")
 
 
 def is_trial(trainer: L.Trainer) -> bool:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.activations import channels_first, record_outputs
 from cnn_lightning.analysis.layers import select_layers
-from cnn_lightning.callbacks.epoch_pictures import EpochPictures
+from cnn_lightning.callbacks.epoch_pictures import EpochPictures, check_numbers
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
@@ -36,8 +36,8 @@ class FeatureMaps(EpochPictures):
         max_channels: Channels drawn of each layer.
 
     Raises:
-        UserError: A pattern matches no layer, a chosen layer puts out no maps, a file cannot be
-            read, or there are no validation images to take.
+        UserError: A number is too small, a pattern matches no layer, a chosen layer puts out no
+            maps, a file cannot be read, or there are no validation images to take.
 
     Example:
         >>> maps = FeatureMaps(layers=["first", "MaxPool2d"], every_n_epochs=2)
@@ -56,6 +56,7 @@ class FeatureMaps(EpochPictures):
         max_channels: int = 16,
     ) -> None:
         super().__init__(layers, every_n_epochs)
+        check_numbers(every_n_epochs, max_channels=max_channels)
         self.images = [images] if isinstance(images, str) else images
         self.max_channels = max_channels
 

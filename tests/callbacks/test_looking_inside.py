@@ -261,6 +261,21 @@ def test_a_pattern_that_matches_nothing_ends_before_training() -> None:
     assert "backbone.conv1" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (FeatureMaps, "max_channels"),
+        (Kernels, "max_kernels"),
+        (ActivationStatistics, "max_images"),
+    ],
+)
+def test_numbers_that_show_nothing_are_refused(kind: Any, name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is 0\n  give at least 1"):
+        kind(**{name: 0})
+    with pytest.raises(UserError, match="every_n_epochs is -1"):
+        kind(every_n_epochs=-1)
+
+
 def test_a_layer_without_maps_is_refused() -> None:
     with pytest.raises(UserError, match="no maps to draw"):
         fit(LeNet(num_classes=10), [FeatureMaps(layers="Linear")])

@@ -94,6 +94,8 @@ def test_a_network_without_convolutions_is_one_too(
     assert main(["fit", *known, *brief, weights, "--model.freeze=backbone"]) == 0
     assert main(["tune", *known, "--batch_size", "--max_batch_size=32"]) == 0
     assert "batch size 32" in capsys.readouterr().out
+    assert main(["inspect", "last", "--run", "mine", "--allow_modules", "mine"]) == 2
+    assert "Grad-CAM: SequentialNetwork has no convolutions" in capsys.readouterr().err
 
 
 def test_search_of_the_readme_makes_two_trials(

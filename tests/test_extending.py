@@ -77,6 +77,27 @@ def test_own_network_and_data_work_as_the_readme_says(
     assert max(float(row.split(",")[place] or 0) for row in rows[1:]) > 0.8
 
 
+def test_a_network_without_convolutions_is_one_too(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = "nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes)"
+    mine = (folder / "mine.py").read_text()
+    before, after = mine.index("nn.Sequential("), mine.index("        super().__init__(network")
+    (folder / "mine.py").write_text(f"{mine[:before]}nn.Sequential({layers})\n{mine[after:]}")
+    known = ["--config", "mine.yaml", "--allow_modules", "mine"]
+    brief = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1"]
+    assert main(["fit", *known, *brief]) == 0
+    out = capsys.readouterr().out
+    assert "no feature maps are drawn: SequentialNetwork has no convolutions" in out
+    assert "no kernels are drawn" in out
+    weights = "--model.weights=logs/mine/version_0/checkpoints/last.ckpt"
+    assert main(["fit", *known, *brief, weights, "--model.freeze=backbone"]) == 0
+    assert main(["tune", *known, "--batch_size", "--max_batch_size=32"]) == 0
+    assert "batch size 32" in capsys.readouterr().out
+    assert main(["inspect", "last", "--run", "mine", "--allow_modules", "mine"]) == 2
+    assert "Grad-CAM: SequentialNetwork has no convolutions" in capsys.readouterr().err
+
+
 def test_search_of_the_readme_makes_two_trials(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

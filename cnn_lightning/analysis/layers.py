@@ -45,10 +45,11 @@ def select_layers(network: nn.Module, which: str | Sequence[str]) -> dict[str, n
             of their own match only by their full path); or several of these.
 
     Returns:
-        The layers by their path, in the network's order.
+        The layers by their path, in the network's order; none where a network without convolutions
+        is asked for them.
 
     Raises:
-        UserError: One of `which` matches nothing; the message lists the names there are.
+        UserError: One of `which` names nothing; the message lists the names there are.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
@@ -62,7 +63,7 @@ def select_layers(network: nn.Module, which: str | Sequence[str]) -> dict[str, n
         found = _matching(layers, wanted)
         if not found and wanted in modules and wanted:
             found = [wanted]
-        if not found:
+        if not found and wanted not in _PLACES:
             raise UserError(f"no layer is {wanted!r}", _list_names(layers))
         chosen.update(found)
     return {path: module for path, module in modules.items() if path in chosen}

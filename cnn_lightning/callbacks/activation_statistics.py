@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.health import LayerStatistics, measure_layers
 from cnn_lightning.analysis.layers import ACTIVATIONS, WITH_KERNELS, named_layers, select_layers
-from cnn_lightning.callbacks.epoch_pictures import is_trial, rests
+from cnn_lightning.callbacks.epoch_pictures import check_numbers, is_trial, rests
 from cnn_lightning.callbacks.prediction_grid import evenly
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
@@ -44,7 +44,7 @@ class ActivationStatistics(L.Callback):
         max_images: Validation images to look at, evenly spread.
 
     Raises:
-        UserError: A pattern matches no layer.
+        UserError: A number is too small, or a pattern matches no layer.
 
     Example:
         >>> statistics = ActivationStatistics(layers="ReLU", max_images=100)
@@ -59,6 +59,7 @@ class ActivationStatistics(L.Callback):
         every_n_epochs: int = 1,
         max_images: int = 500,
     ) -> None:
+        check_numbers(every_n_epochs, max_images=max_images)
         self.layers = layers
         self.every_n_epochs = every_n_epochs
         self.max_images = max_images

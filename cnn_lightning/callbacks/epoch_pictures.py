@@ -1,13 +1,16 @@
 """The base of callbacks that draw pictures as training goes on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import lightning as L
 from typing_extensions import override
 
+from cnn_lightning.analysis.layers import select_layers
 from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.classifiers import ImageClassifier
+from cnn_lightning.console import say
+from cnn_lightning.errors import UserError
 from cnn_lightning.figures import Sheet
 from cnn_lightning.runs import RunFolder
 
@@ -19,13 +22,15 @@ class EpochPictures(L.Callback, ABC):
     `figures/<tag>/<name>/epoch_<n>.png`. Weights, buffers and random numbers stay as they are.
 
     Args:
+        layers: Those to draw: see `select_layers`.
         every_n_epochs: 0 = off; `None` draws after epochs 1, 2, 4, 8 and so on: networks change
             most at first, and a long run costs little more than a short one.
     """
 
     tag: str
 
-    def __init__(self, every_n_epochs: int | None) -> None:
+    def __init__(self, layers: Sequence[str] | str, every_n_epochs: int | None) -> None:
+        self.layers = [layers] if isinstance(layers, str) else list(layers)
         self.every_n_epochs = every_n_epochs
         self.folder: RunFolder | None = None
 
@@ -34,6 +39,15 @@ class EpochPictures(L.Callback, ABC):
         self, trainer: L.Trainer, classifier: ImageClassifier, epoch: int
     ) -> Iterator[tuple[str, Sheet]]:
         """Draw pictures, each with a name that has no `/`; `epoch` counts those that are done."""
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.every_n_epochs == 0 or not isinstance(pl_module, ImageClassifier):
+            return
+        # a mistake is told before any training
+        if not select_layers(pl_module.network, self.layers):
+            title = pl_module.network.title
+            say(f"no {self.tag.replace('_', ' ')} are drawn: {title} has no convolutions")
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -62,6 +76,23 @@ class EpochPictures(L.Callback, ABC):
             if self.folder is not None:
                 path = self.folder.figures / self.tag / name / f"epoch_{epoch:03}.png"
             show_picture(trainer, f"{self.tag}/{name}", picture, step=step, path=path)
+
+
+def check_numbers(every_n_epochs: int | None, **numbers: int) -> None:
+    """Refuse numbers that say neither how often to look nor at how much.
+
+    Args:
+        every_n_epochs: 0 = off.
+        **numbers: How many of something to look at, by the name of the argument.
+
+    Raises:
+        UserError: `every_n_epochs` is below 0, or another number below 1.
+    """
+    if every_n_epochs is not None and every_n_epochs < 0:
+        raise UserError(f"every_n_epochs is {every_n_epochs}", "give a number of epochs, or 0: off")
+    for name, number in numbers.items():
+        if number < 1:
+            raise UserError(f"{name} is {number}", "give at least 1; every_n_epochs: 0 is off")
 
 
 def is_trial(trainer: L.Trainer) -> bool:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.activations import channels_first, record_outputs
 from cnn_lightning.analysis.layers import select_layers
-from cnn_lightning.callbacks.epoch_pictures import EpochPictures
+from cnn_lightning.callbacks.epoch_pictures import EpochPictures, check_numbers
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
@@ -36,8 +36,8 @@ class FeatureMaps(EpochPictures):
         max_channels: Channels drawn of each layer.
 
     Raises:
-        UserError: A pattern matches no layer, a chosen layer puts out no maps, a file cannot be
-            read, or there are no validation images to take.
+        UserError: A number is too small, a pattern matches no layer, a chosen layer puts out no
+            maps, a file cannot be read, or there are no validation images to take.
 
     Example:
         >>> maps = FeatureMaps(layers=["first", "MaxPool2d"], every_n_epochs=2)
@@ -52,18 +52,13 @@ class FeatureMaps(EpochPictures):
         self,
         layers: Sequence[str] | str = ("first", "last"),
         every_n_epochs: int | None = None,
-        images: Sequence[str] | None = None,
+        images: Sequence[str] | str | None = None,
         max_channels: int = 16,
     ) -> None:
-        super().__init__(every_n_epochs)
-        self.layers = [layers] if isinstance(layers, str) else list(layers)
-        self.images = images
+        super().__init__(layers, every_n_epochs)
+        check_numbers(every_n_epochs, max_channels=max_channels)
+        self.images = [images] if isinstance(images, str) else images
         self.max_channels = max_channels
-
-    @override
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.every_n_epochs != 0 and isinstance(pl_module, ImageClassifier):
-            select_layers(pl_module.network, self.layers)  # a mistake is told before any training
 
     @override
     def draw(

@@ -7,7 +7,7 @@ from torch import nn
 from typing_extensions import override
 
 from cnn_lightning.analysis.layers import select_layers
-from cnn_lightning.callbacks.epoch_pictures import EpochPictures
+from cnn_lightning.callbacks.epoch_pictures import EpochPictures, check_numbers
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.figures import Sheet, draw_kernels
 
@@ -21,7 +21,7 @@ class Kernels(EpochPictures):
         max_kernels: Kernels drawn of each layer.
 
     Raises:
-        UserError: A pattern matches no layer.
+        UserError: A number is too small, or a pattern matches no layer.
 
     Example:
         >>> kernels = Kernels(layers="all", every_n_epochs=5, max_kernels=16)
@@ -38,14 +38,9 @@ class Kernels(EpochPictures):
         every_n_epochs: int | None = 1,
         max_kernels: int = 64,
     ) -> None:
-        super().__init__(every_n_epochs)
-        self.layers = [layers] if isinstance(layers, str) else list(layers)
+        super().__init__(layers, every_n_epochs)
+        check_numbers(every_n_epochs, max_kernels=max_kernels)
         self.max_kernels = max_kernels
-
-    @override
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.every_n_epochs != 0 and isinstance(pl_module, ImageClassifier):
-            select_layers(pl_module.network, self.layers)
 
     @override
     def draw(

@@ -21,6 +21,7 @@ from cnn_lightning.checkpoint_content import (
     first_init,
     plain_arguments,
 )
+from cnn_lightning.choices import check_choices
 from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
@@ -110,6 +111,7 @@ class ImageClassifier(LeanModule):
         class_weights: weighting.ClassWeights | None = None,
     ) -> None:
         super().__init__()
+        check_choices(self)
         check_smoothing(label_smoothing)
         self.save_hyperparameters(ignore=["network"], frame=first_init(self))
         network = as_network(network)
@@ -159,6 +161,12 @@ class ImageClassifier(LeanModule):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            raise UserError(
+                "the network is given images as they are read (uint8), not prepared",
+                "give the Trainer the data module, not its loaders; without a Trainer, call "
+                "datamodule.prepare(images) first, or predict_images",
+            )
         logits: Tensor = self.network(images)
         return logits
 
@@ -223,6 +231,12 @@ class ImageClassifier(LeanModule):
             if data.shape_is_guessed:
                 raise UserError(told, f"give the data module image_size={before[1]}")
             say(told)
+        wanted = self.hparams.get("in_channels")
+        if isinstance(wanted, int) and wanted != shape[0]:
+            raise UserError(
+                f"the network takes images of {wanted} channel(s), the data's have {shape[0]}",
+                f"build it with in_channels={shape[0]}",
+            )
         self.image_shape = shape
         chosen = transfer.choose_preprocessing(
             self.network,
@@ -361,6 +375,7 @@ class ImageClassifier(LeanModule):
 
         Raises:
             UserError: A file cannot be read, or the classifier has seen no data yet.
+            ValueError: A tensor has another type or shape, or a sequence holds tensors or arrays.
         """
         if self.preprocessing is None or self.image_shape is None or self.class_names is None:
             raise UserError(

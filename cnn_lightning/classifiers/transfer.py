@@ -50,8 +50,8 @@ def load_weights(network: Network, weights: str, torchvision_name: str | None) -
     else:
         state, preprocessing = _torchvision_state(network, weights, torchvision_name)
     _fill(network, state, own, source=weights)
-    channels = network.first_conv.in_channels
-    if channels == 1 and len(preprocessing.mean) == 3:
+    first = network.first_conv
+    if first is not None and first.in_channels == 1 and len(preprocessing.mean) == 3:
         preprocessing = Preprocessing(
             (math.fsum(preprocessing.mean) / 3,),
             (math.fsum(preprocessing.std) / 3,),
@@ -186,11 +186,12 @@ def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _fill(network: Network, state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
     """Put the numbers of a state where the network had its own; takes them out of the state."""
-    first = next(name for name, module in network.named_modules() if module is network.first_conv)
-    kernel = state.get(f"{first}.weight")
-    is_grey = own[f"{first}.weight"].shape[1] == 1
-    if is_grey and kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
-        state[f"{first}.weight"] = kernel.sum(1, keepdim=True)
+    first = network.first_conv
+    if first is not None and first.in_channels == 1:
+        name = next(name for name, module in network.named_modules() if module is first)
+        kernel = state.get(f"{name}.weight")
+        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
+            state[f"{name}.weight"] = kernel.sum(1, keepdim=True)
     needed = [key for key in own if key.startswith("backbone.")]
     missing = [key for key in needed if key not in state]
     extra = [key for key in state if key.startswith("backbone.") and key not in own]

@@ -40,6 +40,7 @@ from cnn_lightning.figures.overlays import (
     draw_overlays,
 )
 from cnn_lightning.files import write_bytes
+from cnn_lightning.networks import Network
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.runs import folder_of
 
@@ -253,7 +254,13 @@ def explain(
     ]
 
 
-def _choose_layer(network: nn.Module, prepared: Tensor) -> str:
+def _choose_layer(network: Network, prepared: Tensor) -> str:
+    if network.first_conv is None:
+        raise UserError(
+            f"Grad-CAM: {network.title} has no convolutions",
+            "inspect looks at these; if another of its layers puts out maps, name it with "
+            "--cam_layer",
+        )
     try:
         return find_cam_layer(network, prepared)
     except ValueError as error:

@@ -230,8 +230,9 @@ def find_batch_size(
     # the tuner would run its first trial with the batches that there are
     data.batch_size = FIRST_BATCH
     ran: set[int] = set()
+    network = classifier.network
     with listening(
-        {"first": classifier.network.first_conv}, lambda _, output: ran.add(len(output))
+        {"watched": network.first_conv or network.head}, lambda _, output: ran.add(len(output))
     ):
         found = Tuner(trainer).scale_batch_size(
             classifier, datamodule=data, init_val=FIRST_BATCH, max_val=limit + 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,9 +51,10 @@ def as_kernel(kernel: str | Tensor | Sequence[Sequence[float]]) -> Tensor:
                 f"use one of {', '.join(KERNELS)}, or numbers of your own",
             )
         return KERNELS[kernel].clone()
-    if not isinstance(kernel, Tensor) and len({len(row) for row in kernel}) > 1:
+    lengths = [] if isinstance(kernel, Tensor) else [np.size(row) for row in kernel]
+    if len(set(lengths)) > 1:
         raise UserError(
-            f"the rows of the kernel have {', '.join(str(len(row)) for row in kernel)} numbers",
+            f"the rows of the kernel have {', '.join(map(str, lengths))} numbers",
             "give every row as many",
         )
     numbers = torch.as_tensor(kernel).detach().to(torch.float32, copy=True)

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from cnn_lightning.augment import Augmentation, Border
 from cnn_lightning.checkpoint_content import first_init
+from cnn_lightning.choices import check_choices
 from cnn_lightning.data.loader import Batch, Features, ImageLoader, Sharding
 from cnn_lightning.data.mixing import Mixing
 from cnn_lightning.data.progressive import ProgressiveSize
@@ -114,6 +115,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         whole_size_from: float = 0.67,
     ) -> None:
         super().__init__()
+        check_choices(self)
         if batch_size < 2 or eval_batch_size < 1:
             raise UserError(
                 f"batch_size {batch_size}, eval_batch_size {eval_batch_size}: too small",

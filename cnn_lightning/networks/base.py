@@ -1,10 +1,11 @@
 """What every network has: a backbone that gives features, a head that gives logits."""
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 from typing_extensions import override
 
+from cnn_lightning.choices import check_choices
 from cnn_lightning.errors import UserError
 
 
@@ -46,15 +47,22 @@ class Network(nn.Module):
     auxiliary_weight: float = 0.0
     channels_last: bool = True
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # of a class that stands beside this one
+        check_choices(self)
+
     @property
     def title(self) -> str:
         """What messages call it."""
         return type(self).__name__
 
     @property
-    def first_conv(self) -> nn.Conv2d:
-        """The convolution that sees the image; its `in_channels` are the image's colours."""
-        return next(module for module in self.modules() if isinstance(module, nn.Conv2d))
+    def first_conv(self) -> nn.Conv2d | None:
+        """The convolution that sees the image; its `in_channels` are the image's colours.
+
+        `None` of a network without convolutions.
+        """
+        return next((module for module in self.modules() if isinstance(module, nn.Conv2d)), None)
 
     @override
     def forward(self, images: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def _split(network: TorchvisionNetwork, model: nn.Module, num_classes: int) -> s
 
 def _give_channels(network: TorchvisionNetwork, in_channels: int) -> None:
     old = network.first_conv
-    if old.in_channels == in_channels:
+    if old is None or old.in_channels == in_channels:
         return
     name = next(name for name, module in network.named_modules() if module is old)
     new = nn.Conv2d(

@@ -134,12 +134,14 @@ class Recorded:
         from cnn_lightning.callbacks import feature_maps
 
         self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.names: list[list[str]] = []
         monkeypatch.setattr(feature_maps, "draw_feature_maps", self)
 
     def __call__(
         self, images: torch.Tensor, maps: torch.Tensor, title: str, **kwargs: Any
     ) -> Sheet:
         self.calls.append((images, maps))
+        self.names.append(kwargs["names"])
         return drawing.draw_feature_maps(images, maps, title, **kwargs)
 
 
@@ -259,6 +261,21 @@ def test_a_pattern_that_matches_nothing_ends_before_training() -> None:
     assert "backbone.conv1" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (FeatureMaps, "max_channels"),
+        (Kernels, "max_kernels"),
+        (ActivationStatistics, "max_images"),
+    ],
+)
+def test_numbers_that_show_nothing_are_refused(kind: Any, name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is 0\n  give at least 1"):
+        kind(**{name: 0})
+    with pytest.raises(UserError, match="every_n_epochs is -1"):
+        kind(every_n_epochs=-1)
+
+
 def test_a_layer_without_maps_is_refused() -> None:
     with pytest.raises(UserError, match="no maps to draw"):
         fit(LeNet(num_classes=10), [FeatureMaps(layers="Linear")])
@@ -269,10 +286,13 @@ def test_named_files_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     Image.new("RGB", (50, 40), (255, 0, 0)).save(tmp_path / "red.png")
     recorded = Recorded(monkeypatch)
-    fit(LeNet(num_classes=10), [FeatureMaps(images=[str(tmp_path / "red.png")])])
-    images, _ = recorded.calls[0]
-    assert images.shape == (1, 3, 32, 32)
-    assert (images[0, 0] == 255).all()
+    name = str(tmp_path / "red.png")
+    fit(LeNet(num_classes=10), [FeatureMaps(images=[name]), FeatureMaps(images=name)])
+    assert len(recorded.calls) == 8  # before and after, of two layers each
+    for (images, _), names in zip(recorded.calls, recorded.names, strict=True):
+        assert images.shape == (1, 3, 32, 32)
+        assert (images[0, 0] == 255).all()
+        assert names == ["red"]
 
 
 @pytest.mark.parametrize(("every", "expected"), [("null", [0, 1, 2, 4, 5]), ("3", [0, 3, 5])])

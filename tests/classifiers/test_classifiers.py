@@ -212,6 +212,22 @@ def test_small_images_are_enlarged_for_a_network_that_needs_it(tmp_path: Path) -
     assert data.prepare(data.load("train")[0][:2]).shape == (2, 3, 75, 75)
 
 
+def test_images_of_other_channels_are_refused() -> None:
+    with pytest.raises(UserError, match=r"takes images of 1 .* data's have 3\n  build it with in"):
+        LeNet(10, 1).adapt_to(ShapesDataModule(num_images=20))
+
+
+@pytest.mark.parametrize("loop", ["fit", "test"])
+def test_images_that_nobody_prepared_are_refused(loop: str) -> None:
+    data = ShapesDataModule(num_images=20, num_test=10)
+    data.setup(loop)
+    loader = data.train_dataloader() if loop == "fit" else data.test_dataloader()
+    trainer = L.Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
+                        enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    with pytest.raises(UserError, match="not prepared\n  give the Trainer the data module"):
+        getattr(trainer, loop)(LeNet(10), loader)
+
+
 def test_other_classes_are_refused(tmp_path: Path) -> None:
     classifier = LeNet(10)
     trainer, _ = train(classifier, tmp_path)

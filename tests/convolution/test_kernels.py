@@ -76,6 +76,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         ([[]], "no matrix"),
         ([], "no matrix"),
         (torch.zeros(3), "no matrix"),
+        ([1, 2, 3], "no matrix"),
+        ([[1, 2], 3], "rows of the kernel have 2, 1 numbers"),
         ([[1, float("nan")]], "not finite"),
         ([[1e39]], "not finite"),
     ],

@@ -21,7 +21,7 @@ from cnn_lightning.checkpoint_content import (
     first_init,
     plain_arguments,
 )
-from cnn_lightning.choices import check_choices
+from cnn_lightning.choices import check_choice
 from cnn_lightning.classifiers import class_weights as weighting
 from cnn_lightning.classifiers import optimization, transfer
 from cnn_lightning.classifiers.interfaces import ImageBatch, ImageData, Predictions, StepOutput
@@ -46,6 +46,10 @@ from cnn_lightning.networks import Network
 from cnn_lightning.networks.sequential import as_network
 from cnn_lightning.preprocessing import Preprocessing
 from cnn_lightning.randomness import run_seed, seed_torch
+
+Interval = Literal["step", "epoch"]
+Part = Literal["backbone"]
+Layout = Literal["channels_last", "contiguous"]
 
 
 class ImageClassifier(LeanModule):
@@ -101,17 +105,22 @@ class ImageClassifier(LeanModule):
         *,
         optimizer: ClassSpec | None = None,
         schedule: ClassSpec | None = None,
-        schedule_interval: Literal["step", "epoch"] = "step",
+        schedule_interval: Interval = "step",
         weights: str | None = None,
-        freeze: Literal["backbone"] | None = None,
+        freeze: Part | None = None,
         image_size: int | None = None,
         label_smoothing: float = 0.0,
         test_augment: Views = "none",
-        layout: Literal["channels_last", "contiguous"] | None = None,
+        layout: Layout | None = None,
         class_weights: weighting.ClassWeights | None = None,
     ) -> None:
         super().__init__()
-        check_choices(self)
+        check_choice("schedule_interval", schedule_interval, Interval)
+        check_choice("test_augment", test_augment, Views)
+        if freeze is not None:
+            check_choice("freeze", freeze, Part)
+        if layout is not None:
+            check_choice("layout", layout, Layout)
         check_smoothing(label_smoothing)
         self.save_hyperparameters(ignore=["network"], frame=first_init(self))
         network = as_network(network)

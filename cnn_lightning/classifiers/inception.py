@@ -2,9 +2,13 @@
 
 from typing import Any, Literal
 
+from cnn_lightning.choices import check_choice
 from cnn_lightning.classifiers.base import ImageClassifier
 from cnn_lightning.errors import UserError
 from cnn_lightning.networks import GoogLeNet, InceptionV3, Network
+
+Version = Literal["googlenet", "v3"]
+Stem = Literal["small", "imagenet"]
 
 
 class Inception(ImageClassifier):
@@ -33,10 +37,12 @@ class Inception(ImageClassifier):
         num_classes: int,
         in_channels: int = 3,
         *,
-        version: Literal["googlenet", "v3"] = "v3",
-        stem: Literal["small", "imagenet"] = "imagenet",
+        version: Version = "v3",
+        stem: Stem = "imagenet",
         **kwargs: Any,
     ) -> None:
+        check_choice("version", version, Version)
+        check_choice("stem", stem, Stem)
         network: Network
         if version == "googlenet":
             network = GoogLeNet(num_classes, in_channels, stem=stem)

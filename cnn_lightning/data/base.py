@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from cnn_lightning.augment import Augmentation, Border
 from cnn_lightning.checkpoint_content import first_init
-from cnn_lightning.choices import check_choices
+from cnn_lightning.choices import check_choice
 from cnn_lightning.data.loader import Batch, Features, ImageLoader, Sharding
 from cnn_lightning.data.mixing import Mixing
 from cnn_lightning.data.progressive import ProgressiveSize
@@ -115,7 +115,10 @@ class ImageDataModule(L.LightningDataModule, ABC):
         whole_size_from: float = 0.67,
     ) -> None:
         super().__init__()
-        check_choices(self)
+        check_choice("crop_border", crop_border, Border)
+        check_choice("sampling", sampling, Sampling)
+        if augment is not None:
+            check_choice("augment", augment, Augment)
         if batch_size < 2 or eval_batch_size < 1:
             raise UserError(
                 f"batch_size {batch_size}, eval_batch_size {eval_batch_size}: too small",
@@ -132,7 +135,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.eval_batch_size = eval_batch_size
         self.val_fraction = val_fraction
         self.split_seed = split_seed
-        self.augment: Augment = augment or self.default_augment
+        self.augment: Augment = self.default_augment if augment is None else augment
         self.crop_padding = crop_padding
         self.crop_border: Border = crop_border
         self.on_device = on_device

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from cnn_lightning.choices import check_choice
 from cnn_lightning.data.base import ImageDataModule, Split, Stage
 from cnn_lightning.data.cache import DecodedImages
 from cnn_lightning.data.listing import ImageFile
@@ -18,6 +19,7 @@ from cnn_lightning.errors import UserError
 from cnn_lightning.images import read_size
 from cnn_lightning.randomness import stratified_split
 
+Channels = Literal[1, 3]
 # over the 1.28 million training images of ImageNet-1k, as in torchvision's transforms and recipes
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -56,7 +58,7 @@ class ListedImagesDataModule(ImageDataModule):
         *,
         root: str,
         image_size: int | None = None,
-        channels: Literal[1, 3] = 3,
+        channels: Channels = 3,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         test_fraction: float = 0.1,
@@ -65,6 +67,7 @@ class ListedImagesDataModule(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root=root, **kwargs)
+        check_choice("channels", channels, Channels)
         if image_size is not None and image_size < 1:
             raise UserError(f"image_size is {image_size}", "give a number of pixels")
         if not 0 < test_fraction < 1:

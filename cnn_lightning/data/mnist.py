@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from cnn_lightning.choices import check_choice
 from cnn_lightning.data.base import ImageDataModule, Split
 from cnn_lightning.data.download import download, splits_to_prepare
 from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.randomness import stratified_split
 
+VariantName = Literal["mnist", "fashion"]
 _PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
 
 
@@ -91,11 +93,12 @@ class MNISTDataModule(ImageDataModule):
     def __init__(
         self,
         *,
-        variant: Literal["mnist", "fashion"] = "mnist",
+        variant: VariantName = "mnist",
         sample: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_choice("variant", variant, VariantName)
         if sample and variant != "mnist":
             raise UserError(
                 f"there is no sample of variant {variant}",

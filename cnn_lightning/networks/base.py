@@ -1,11 +1,10 @@
 """What every network has: a backbone that gives features, a head that gives logits."""
 
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
 from typing_extensions import override
 
-from cnn_lightning.choices import check_choices
 from cnn_lightning.errors import UserError
 
 
@@ -46,10 +45,6 @@ class Network(nn.Module):
     num_features: int
     auxiliary_weight: float = 0.0
     channels_last: bool = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)  # of a class that stands beside this one
-        check_choices(self)
 
     @property
     def title(self) -> str:

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from cnn_lightning.choices import check_choice
 from cnn_lightning.networks.base import Network
 from cnn_lightning.networks.layers import ConvBlock, initialize_convolutions
 
+Stem = Literal["small", "imagenet"]
 # table 1 of the paper: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool projection
 _BLOCKS = {
     "inception3a": (64, 96, 128, 16, 32, 32),
@@ -47,10 +49,11 @@ class GoogLeNet(Network):
         num_classes: int,
         in_channels: int = 3,
         *,
-        stem: Literal["small", "imagenet"] = "imagenet",
+        stem: Stem = "imagenet",
         auxiliary: bool = True,
     ) -> None:
         super().__init__()
+        check_choice("stem", stem, Stem)
         self.min_size = 8 if stem == "small" else 15
         self.default_size = 32 if stem == "small" else 224
         self.backbone = _Backbone(in_channels, stem)

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from cnn_lightning.choices import check_choice
 from cnn_lightning.networks.base import Network
 
 Activation = Literal["tanh", "relu", "sigmoid", "gelu"]
+Pooling = Literal["avg", "max"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
@@ -48,11 +50,13 @@ class LeNet5(Network):
         in_channels: int = 3,
         *,
         activation: Activation = "tanh",
-        pooling: Literal["avg", "max"] = "avg",
+        pooling: Pooling = "avg",
         batch_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_choice("activation", activation, Activation)
+        check_choice("pooling", pooling, Pooling)
         act, pool = _ACTIVATIONS[activation], _POOLINGS[pooling]
         layers: dict[str, nn.Module | None] = {
             "field": _CentreIn32(),

@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 from typing_extensions import override
 
+from cnn_lightning.choices import check_choice
 from cnn_lightning.networks.base import Network
 from cnn_lightning.networks.layers import PatchWhitening, initialize_convolutions
 
@@ -46,6 +47,8 @@ class ResidualNetwork(Network):
         stem: Stem = "small",
     ) -> None:
         super().__init__()
+        check_choice("depth", depth, Depth)
+        check_choice("stem", stem, Stem)
         self.min_size = 32 if stem == "imagenet" else 8
         self.default_size = 224 if stem == "imagenet" else 32
         self.backbone = _Backbone(in_channels, depth, stem)

@@ -5,9 +5,11 @@ from typing import Literal
 from torch import Tensor, nn
 from typing_extensions import override
 
+from cnn_lightning.choices import check_choice
 from cnn_lightning.networks.base import Network
 from cnn_lightning.networks.layers import initialize_convolutions
 
+Stem = Literal["small", "imagenet"]
 # configuration D of the paper's table 1: channels of each convolution, 0 for a max pooling
 _LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 
@@ -30,10 +32,11 @@ class VGG(Network):
         num_classes: int,
         in_channels: int = 3,
         *,
-        stem: Literal["small", "imagenet"] = "small",
+        stem: Stem = "small",
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        check_choice("stem", stem, Stem)
         self.default_size = 32 if stem == "small" else 224
         self.backbone = _Backbone(in_channels, stem, dropout)
         self.num_features = 512 if stem == "small" else 4096

@@ -137,9 +137,13 @@ def _find_class(class_path: str, base: type[_Class], modules: list[Any]) -> type
     """A class of the project by its name, one that is imported already, or one to import."""
     if class_path.startswith("cnn_lightning."):
         return find_class(class_path.rpartition(".")[2], base, modules)
-    for kind in _descendants(base):
-        if f"{kind.__module__}.{kind.__qualname__}" == class_path:
-            return kind
+    imported = [
+        kind
+        for kind in _descendants(base)
+        if f"{kind.__module__}.{kind.__qualname__}" == class_path
+    ]
+    if imported:
+        return imported[-1]  # the newest, where it was defined again, as in a notebook
     return find_class(class_path, base, modules)
 
 

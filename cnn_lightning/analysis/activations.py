@@ -90,6 +90,7 @@ def record_outputs(
     precision: Any = None,
     *,
     batch_size: int | None = None,
+    select: Callable[[str, Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Look at images with a network, in eval mode, and keep what some layers put out.
 
@@ -99,6 +100,7 @@ def record_outputs(
         images: N×C×H×W float, prepared for the network, on its device.
         precision: A context to run in, such as autocast.
         batch_size: Images per forward pass; `None` takes all N.
+        select: Gives what to keep of an output, by its name; `None` keeps all of it.
 
     Returns:
         Outputs by name in the order of the calls, N×…, float32 on the CPU; a layer that is called
@@ -107,8 +109,9 @@ def record_outputs(
     outputs: dict[str, list[Tensor]] = {}
 
     def keep(name: str, output: Tensor) -> None:
+        kept = output.detach() if select is None else select(name, output.detach())
         # a copy: the next layer may write in place
-        outputs.setdefault(name, []).append(output.detach().to("cpu", torch.float32, copy=True))
+        outputs.setdefault(name, []).append(kept.to("cpu", torch.float32, copy=True))
 
     with evaluating(network), precision or nullcontext():
         for part in torch.split(images, batch_size or len(images)):

@@ -1,5 +1,6 @@
 """What convolutions put out for a few images, epoch by epoch."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from cnn_lightning.figures import Sheet, draw_feature_maps
 from cnn_lightning.images import fit_image, load_images
 
 MAX_IMAGES = 10
-_MAX_AT_ONCE = 2  # images: a few large ones take more memory than training a frozen network
+# of images in one forward pass: a few large ones take more memory than training a frozen network
+_MAX_PIXELS = 224 * 224
 
 
 class FeatureMaps(EpochPictures):
@@ -67,25 +69,32 @@ class FeatureMaps(EpochPictures):
         images, names = self._choose(trainer, classifier)
         assert classifier.preprocessing is not None  # noqa: S101  # since setup
         prepared = classifier.preprocessing(images.to(classifier.device))
+        num_channels: dict[str, int] = {}
+
+        def first_channels(name: str, output: Tensor) -> Tensor:
+            if output.ndim != 4:
+                raise UserError(
+                    f"layer {name} puts out {tuple(output.shape)}: no maps to draw",
+                    "choose convolutions, activations or poolings",
+                )
+            maps = channels_first(output, prepared)
+            num_channels[name] = maps.shape[1]
+            return maps[:, : self.max_channels]
+
         outputs = record_outputs(
             classifier.network,
             select_layers(classifier.network, self.layers),
             prepared,
             trainer.precision_plugin.forward_context(),
-            batch_size=_MAX_AT_ONCE,
+            batch_size=max(1, _MAX_PIXELS // math.prod(prepared.shape[2:])),
+            select=first_channels,
         )
         seen = classifier.preprocessing.undo(prepared).cpu()
         for name, maps in outputs.items():
-            if maps.ndim != 4:
-                raise UserError(
-                    f"layer {name} puts out {tuple(maps.shape)}: no maps to draw",
-                    "choose convolutions, activations or poolings",
-                )
-            maps = channels_first(maps, prepared)
             title = f"Output of {name}, {'untrained' if epoch == 0 else f'epoch {epoch}'}"
             yield (
                 name,
-                draw_feature_maps(seen, maps, title, names=names, max_channels=self.max_channels),
+                draw_feature_maps(seen, maps, title, names=names, num_channels=num_channels[name]),
             )
 
     def _choose(self, trainer: L.Trainer, classifier: ImageClassifier) -> tuple[Tensor, list[str]]:

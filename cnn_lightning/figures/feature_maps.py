@@ -23,6 +23,7 @@ def draw_feature_maps(
     *,
     names: Sequence[str] | None = None,
     max_channels: int | None = None,
+    num_channels: int | None = None,
 ) -> Sheet:
     """Draw images, a row each, with the channels of a layer beside them, 16 to a row.
 
@@ -32,10 +33,11 @@ def draw_feature_maps(
     Args:
         images: N×C×H×W uint8 as the network sees them, C 1 (grey) or 3 (colour); of
             others the mean is shown.
-        maps: N×F×h×w float, the layer's output for these images.
+        maps: N×F×h×w float, the output of the layer, or of its first channels, for these images.
         title: Stands above all, with the number and size of the channels.
         names: What the images are.
         max_channels: Draw only the first so many; `None` draws all.
+        num_channels: Channels that the layer has; `None` if `maps` holds all of them.
 
     Returns:
         A sheet as large as needed.
@@ -47,8 +49,8 @@ def draw_feature_maps(
         raise ValueError(
             f"maps must be {len(images)}×F×h×w for {len(images)} images, not {tuple(maps.shape)}"
         )
-    num_channels = maps.shape[1]
-    shown = min(num_channels, max_channels or num_channels)
+    shown = min(maps.shape[1], max_channels or maps.shape[1])
+    num_channels = num_channels or maps.shape[1]
     title += f"\n{num_channels} channels of {maps.shape[2]}×{maps.shape[3]}"
     if shown < num_channels:
         title += f", the first {shown} shown"

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from cnn_lightning.choices import check_choice
 from cnn_lightning.networks.base import Network
-from cnn_lightning.networks.layers import ConvBlock, initialize_convolutions
+from cnn_lightning.networks.layers import ConvBlock, MaxPool2d, initialize_convolutions
 
 Stem = Literal["small", "imagenet"]
 # table 1 of the paper: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool projection
@@ -85,10 +85,10 @@ class _Backbone(nn.Module):
         super().__init__()
         if stem == "imagenet":
             self.conv1 = ConvBlock(in_channels, 64, 7, stride=2, padding=3)
-            self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+            self.maxpool1 = MaxPool2d(3, stride=2, ceil_mode=True)
             self.conv2 = ConvBlock(64, 64, 1)
             self.conv3 = ConvBlock(64, 192, 3, padding=1)
-            self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+            self.maxpool2 = MaxPool2d(3, stride=2, ceil_mode=True)
         else:
             self.conv1 = ConvBlock(in_channels, 192, 3, padding=1)
         self.is_small = stem == "small"
@@ -96,8 +96,8 @@ class _Backbone(nn.Module):
         for name, widths in _BLOCKS.items():
             self.add_module(name, _Inception(channels, *widths))
             channels = widths[0] + widths[2] + widths[4] + widths[5]
-        self.maxpool3 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.maxpool4 = nn.MaxPool2d(2, stride=2, ceil_mode=True)
+        self.maxpool3 = MaxPool2d(3, stride=2, ceil_mode=True)
+        self.maxpool4 = MaxPool2d(2, stride=2, ceil_mode=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
 
     @override
@@ -134,7 +134,7 @@ class _Inception(nn.Module):
             ConvBlock(channels, reduce5, 1), ConvBlock(reduce5, five, 3, padding=1)
         )
         self.branch4 = nn.Sequential(
-            nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True), ConvBlock(channels, pool, 1)
+            MaxPool2d(3, stride=1, padding=1, ceil_mode=True), ConvBlock(channels, pool, 1)
         )
 
     @override

@@ -1,8 +1,11 @@
+from functools import partial
+
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnn_lightning.networks.layers import PatchWhitening
+from cnn_lightning.networks.layers import MaxPool2d, PatchWhitening
 
 
 def smooth_images(num_images: int = 200, channels: int = 3) -> Tensor:
@@ -62,3 +65,34 @@ def test_only_the_biases_are_trained_and_the_kernels_are_kept() -> None:
     fresh.load_state_dict(layer.state_dict())
     assert fresh.is_fitted
     assert torch.equal(fresh.weight, layer.weight)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_max_pooling_keeps_no_places_and_gives_the_same(
+    padding: int, memory_format: torch.memory_format
+) -> None:
+    # rounded, so that windows have several largest values
+    images = torch.randn(2, 3, 9, 9).mul(2).round().to(memory_format=memory_format)
+    kept: list[torch.dtype] = []
+    found = []
+    for kind in (nn.MaxPool2d, MaxPool2d):
+        pool = kind(3, stride=2 - padding, padding=padding, ceil_mode=True)
+        calls: list[nn.Module] = []
+        pool.register_forward_hook(lambda module, *_, calls=calls: calls.append(module))
+        seen = images.clone().requires_grad_()
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(partial(_note, kept), lambda one: one):
+            pooled = pool(seen)
+        assert (torch.int64 in kept) is (kind is nn.MaxPool2d)
+        (pooled * torch.arange(pooled.numel()).view_as(pooled)).sum().backward()
+        assert calls == [pool]
+        found.append((pooled, seen.grad))
+    (pooled, gradient), (ours, our_gradient) = found
+    assert torch.equal(pooled, ours)
+    assert torch.equal(gradient, our_gradient)
+
+
+def _note(kept: list[torch.dtype], tensor: Tensor) -> Tensor:
+    kept.append(tensor.dtype)
+    return tensor

@@ -7,11 +7,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 from cnn_lightning.console import rank
-from cnn_lightning.deferral import deferred
+from cnn_lightning.deferral import absent, deferred
 from cnn_lightning.errors import Interrupted, RunError, SharedRunError, UserError
 from cnn_lightning.imports import allow_modules
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
             if "torch" not in sys.modules:
                 _check_early(argv[0], arguments)
             # seconds that torchmetrics spends to give it this name back
-            with deferred("scipy.signal", hamming=None):
+            with deferred("scipy.signal", hamming=None), _without_triton():
                 module = importlib.import_module(f"cnn_lightning.commands.{COMMANDS[argv[0]][0]}")
             return int(module.main(argv[0], arguments))
     except (UserError, RunError) as error:
@@ -102,6 +102,15 @@ def _report_failure(error: Exception) -> int:
     if failure is not None:
         sys.stderr.write(f"error: {failure}\n")
     return EXIT_USER_ERROR if isinstance(failure, UserError) else EXIT_FAILURE
+
+
+@contextmanager
+def _without_triton() -> Iterator[None]:
+    """Keep torch from importing a compiler for GPUs, of 80 MB in memory, where there is no GPU."""
+    import torch
+
+    with nullcontext() if torch.accelerator.is_available() else absent("triton"):
+        yield
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Modules that others import at their start and hardly use, put off until someone does."""
+"""Modules that others import at their start and hardly use: put off, or not found at all."""
 
 import importlib
 import sys
@@ -31,6 +31,24 @@ def deferred(name: str, **attributes: object) -> Iterator[None]:
         yield
     finally:
         if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+
+
+@contextmanager
+def absent(name: str) -> Iterator[None]:
+    """Let a module not be found inside the block; one that has been imported already stays.
+
+    Args:
+        name: The module's full name.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # how Python marks what is not to be found
+    try:
+        yield
+    finally:
+        if sys.modules.get(name, name) is None:
             del sys.modules[name]
 
 

@@ -1,6 +1,7 @@
 """A module put off is imported when something of it is wanted, and not before."""
 
 import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_lightning.deferral import deferred
+from cnn_lightning.deferral import absent, deferred
 
 
 @pytest.fixture
@@ -80,5 +81,32 @@ def test_commands_do_without_what_torchmetrics_imports_for_one_name() -> None:
         "import sys; from cnn_lightning.cli import main; main(['export', '--help']);"
         "assert 'torchmetrics' in sys.modules; assert 'scipy.signal' not in sys.modules;"
         "import scipy.signal; assert scipy.signal.lfilter"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_absent_module_is_not_found_inside_and_is_after(package: str) -> None:
+    with absent(package):
+        assert importlib.util.find_spec(package) is None
+        with pytest.raises(ImportError):
+            importlib.import_module(package)
+    assert importlib.import_module(package).VALUE == 7
+
+
+def test_imported_module_is_not_absent(package: str) -> None:
+    late = importlib.import_module(package)
+    with absent(package):
+        assert importlib.import_module(package) is late
+    assert sys.modules[package] is late
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_commands_do_without_a_compiler_for_gpus_where_there_is_none(has_gpu: bool) -> None:
+    pytest.importorskip("triton")
+    code = (
+        f"import sys, torch; torch.accelerator.is_available = lambda: {has_gpu};"
+        "from cnn_lightning.cli import main; main(['export', '--help']);"
+        "assert 'torch._dynamo' in sys.modules;"
+        f"assert ('triton' in sys.modules) is {has_gpu}; import triton; assert triton.__version__"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -38,6 +38,19 @@ def test_outputs_of_parts_are_those_of_all_images() -> None:
         torch.testing.assert_close(parts[name], output)
 
 
+def test_what_is_kept_of_an_output_can_be_chosen() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU())
+    images = torch.randn(3, 1, 2, 2)
+    layers = {"conv": network[0], "relu": network[1]}
+    numbers = {"conv": 1, "relu": 3}
+    whole = record_outputs(network, layers, images)
+    some = record_outputs(
+        network, layers, images, batch_size=2, select=lambda name, one: one[:, : numbers[name]]
+    )
+    for name, number in numbers.items():
+        torch.testing.assert_close(some[name], whole[name][:, :number], rtol=0, atol=0)
+
+
 def test_an_output_is_kept_as_it_was_before_a_layer_that_works_in_place() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True))
     images = torch.randn(2, 1, 4, 4)

@@ -198,6 +198,27 @@ def test_maps_are_the_layers_output_on_validation_images_as_the_network_sees_the
     torch.testing.assert_close(maps, hidden.detach(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("image_size", "at_once"), [(None, 10), (160, 1)])
+def test_no_more_is_in_memory_than_is_drawn_and_large_images_pass_one_by_one(
+    image_size: int | None, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = Recorded(monkeypatch)
+    layers = torch.nn.Conv2d(3, 5, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(5, 10))
+    classifier = ImageClassifier(network, image_size=image_size)
+    data = ShapesDataModule(num_images=200, num_test=20, batch_size=64)
+    trainer = fit(classifier, [], data, max_steps=1, limit_val_batches=0)
+    seen: list[int] = []
+    layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    drawn = dict(FeatureMaps(layers="first", max_channels=2).draw(trainer, classifier, 1))
+    assert set(seen) == {at_once}
+    images, maps = recorded.calls[0]
+    assert maps.shape[:2] == (len(images), 2)
+    assert maps.shape[-1] == (image_size or 32) - 2
+    lines = [line for line, _ in drawn["backbone.0"].texts]
+    assert any("5 channels" in line and "first 2 shown" in line for line in lines)
+
+
 def test_images_of_four_channels_are_shown(tmp_path: Path) -> None:
     class Infrared(ImageDataModule):
         class_names = ("dark", "bright")

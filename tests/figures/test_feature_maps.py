@@ -44,6 +44,8 @@ def test_channels_that_are_left_out_are_said() -> None:
     shortened = draw_feature_maps(images, maps, "conv", max_channels=16)
     assert any("40 channels of 3×3, the first 16 shown" in line for line in texts(shortened))
     assert sum("channel " in line for line in texts(shortened)) == 16
+    first = draw_feature_maps(images, maps[:, :16], "conv", num_channels=40)
+    assert texts(first) == texts(shortened)
     assert sum("channel " in line for line in texts(draw_feature_maps(images, maps, "conv"))) == 40
 
 

@@ -1,11 +1,11 @@
 """Pieces that several networks are made of."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd import Function
 from typing_extensions import override
 
 
@@ -44,13 +44,37 @@ class MaxPool2d(nn.MaxPool2d):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        pool: Callable[[Tensor], Tensor] = super().forward
-        keeps_places = input.requires_grad and torch.is_grad_enabled()
-        # a compiler chooses by itself what is computed once more
-        if not keeps_places or not input.is_cpu or torch.compiler.is_compiling():
-            return pool(input)
-        result: Tensor = checkpoint(pool, input, use_reentrant=False, preserve_rng_state=False)
+        if not input.is_cpu or not input.requires_grad:
+            result: Tensor = super().forward(input)
+        else:
+            how = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+            result = _ForgetfulPooling.apply(input, *how)
         return result
+
+
+class _ForgetfulPooling(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    @override
+    def forward(images: Tensor, *how: Any) -> Any:
+        return F.max_pool2d(images, *how)
+
+    @staticmethod
+    @override
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        images, *ctx.how = inputs
+        ctx.save_for_backward(images)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (images,) = ctx.saved_tensors
+        _, places = torch.ops.aten.max_pool2d_with_indices(images, *ctx.how)
+        gradient = torch.ops.aten.max_pool2d_with_indices_backward(
+            *gradients, images, *ctx.how, places
+        )
+        return gradient, *(None for _ in ctx.how)
 
 
 def initialize_convolutions(network: nn.Module) -> None:

@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -74,25 +72,33 @@ def test_max_pooling_keeps_no_places_and_gives_the_same(
 ) -> None:
     # rounded, so that windows have several largest values
     images = torch.randn(2, 3, 9, 9).mul(2).round().to(memory_format=memory_format)
-    kept: list[torch.dtype] = []
-    found = []
-    for kind in (nn.MaxPool2d, MaxPool2d):
-        pool = kind(3, stride=2 - padding, padding=padding, ceil_mode=True)
-        calls: list[nn.Module] = []
-        pool.register_forward_hook(lambda module, *_, calls=calls: calls.append(module))
-        seen = images.clone().requires_grad_()
-        kept.clear()
-        with torch.autograd.graph.saved_tensors_hooks(partial(_note, kept), lambda one: one):
-            pooled = pool(seen)
-        assert (torch.int64 in kept) is (kind is nn.MaxPool2d)
-        (pooled * torch.arange(pooled.numel()).view_as(pooled)).sum().backward()
-        assert calls == [pool]
-        found.append((pooled, seen.grad))
-    (pooled, gradient), (ours, our_gradient) = found
-    assert torch.equal(pooled, ours)
-    assert torch.equal(gradient, our_gradient)
+    theirs, ours = (
+        kind(3, stride=2 - padding, padding=padding, ceil_mode=True)
+        for kind in (nn.MaxPool2d, MaxPool2d)
+    )
+    found = [_pool(pool, images) for pool in (theirs, ours)]
+    assert [dtypes for *_, dtypes in found] == [{torch.float32, torch.int64}, {torch.float32}]
+    for expected, value in zip(found[0][:-1], found[1][:-1], strict=True):
+        assert torch.equal(expected, value)
+    wanted = torch.func.vmap(torch.func.grad(lambda image: theirs(image).square().sum()))(images)
+    assert torch.equal(
+        torch.func.vmap(torch.func.grad(lambda image: ours(image).square().sum()))(images), wanted
+    )
 
 
-def _note(kept: list[torch.dtype], tensor: Tensor) -> Tensor:
-    kept.append(tensor.dtype)
-    return tensor
+def _pool(pool: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor, set[torch.dtype]]:
+    """The output, the gradient, the gradient of its square, and the dtypes of what was kept."""
+    images = images.clone().requires_grad_()
+    kept: set[torch.dtype] = set()
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.add(tensor.dtype)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        pooled = pool(images)
+    weights = torch.arange(pooled.numel()).view_as(pooled)
+    loss = (pooled.square() * weights).sum()
+    (gradient,) = torch.autograd.grad(loss, images, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), images)
+    return pooled, gradient, second, kept

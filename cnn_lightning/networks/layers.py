@@ -44,7 +44,7 @@ class MaxPool2d(nn.MaxPool2d):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        if not input.is_cpu or not input.requires_grad:
+        if self.return_indices or not input.is_cpu or not input.requires_grad:
             result: Tensor = super().forward(input)
         else:
             how = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)

@@ -1,13 +1,14 @@
 """The command line: finds the asked-for command, imports it alone, prints its errors."""
 
 import importlib
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cnn_lightning.console import rank
@@ -109,8 +110,17 @@ def _without_triton() -> Iterator[None]:
     """Keep torch from importing a compiler for GPUs, of 80 MB in memory, where there is no GPU."""
     import torch
 
-    with nullcontext() if torch.accelerator.is_available() else absent("triton"):
+    if torch.accelerator.is_available():
         yield
+        return
+    # warns that it cannot count operations of triton's
+    counting = logging.getLogger("torch.utils.flop_counter")
+    counting.disabled = True
+    try:
+        with absent("triton"):
+            yield
+    finally:
+        counting.disabled = False
 
 
 @contextmanager

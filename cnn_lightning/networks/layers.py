@@ -39,7 +39,8 @@ class MaxPool2d(nn.MaxPool2d):
 
     PyTorch keeps the place of each largest value as int64, in twice the memory of a value in
     float32: a quarter of all that a step of GoogLeNet keeps. To pool once more takes little
-    time beside a convolution. Outputs and gradients are those of `nn.MaxPool2d`.
+    time beside a convolution. Arguments, outputs N×C×h×w and gradients are those of
+    `nn.MaxPool2d`, and so is the name, by which tables show layers and `--layers` chooses them.
     """
 
     @override

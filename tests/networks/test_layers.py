@@ -86,6 +86,13 @@ def test_max_pooling_keeps_no_places_and_gives_the_same(
     )
 
 
+def test_places_are_given_where_they_are_asked_for() -> None:
+    images = torch.randn(2, 3, 9, 9, requires_grad=True)
+    found = [kind(3, return_indices=True)(images) for kind in (nn.MaxPool2d, MaxPool2d)]
+    for expected, value in zip(*found, strict=True):
+        assert torch.equal(expected, value)
+
+
 def _pool(pool: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor, set[torch.dtype]]:
     """The output, the gradient, the gradient of its square, and the dtypes of what was kept."""
     images = images.clone().requires_grad_()

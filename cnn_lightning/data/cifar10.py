@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
@@ -77,11 +78,18 @@ class CIFAR10DataModule(ImageDataModule):
 
     @override
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        batches = [self._read_batch(name) for name in _names(split)]
-        images, labels = zip(*batches, strict=True)
-        return torch.cat(images), torch.cat(labels)
+        names = _names(split)
+        pixels, labels = self._read_batch(names[0])
+        # all files hold as many; joined at the end, images would be in memory twice
+        images = np.empty((len(names), *pixels.shape), np.uint8)
+        images[0] = pixels
+        for place, name in enumerate(names[1:], 1):
+            images[place], more = self._read_batch(name)
+            labels += more
+        return torch.from_numpy(images.reshape(-1, *self.image_shape)), torch.tensor(labels)
 
-    def _read_batch(self, name: str) -> tuple[Tensor, Tensor]:
+    def _read_batch(self, name: str) -> tuple[NDArray[np.uint8], list[int]]:
+        """Images n×C×H×W, which may not be written to, and their labels."""
         path = self.root / self.folder / name
         try:
             content = path.read_bytes()
@@ -97,8 +105,7 @@ class CIFAR10DataModule(ImageDataModule):
                 "delete it and run again to download it, or use another copy",
             )
         batch = unpickle_batch(content)
-        pixels = batch[b"data"].numpy().reshape(-1, *self.image_shape)
-        return torch.from_numpy(pixels), torch.tensor(batch[b"labels"])
+        return batch[b"data"].numpy().reshape(-1, *self.image_shape), batch[b"labels"]
 
 
 def _names(split: Split) -> tuple[str, ...]:
@@ -115,12 +122,12 @@ class PickledArray:
         """Keep what numpy would build the array or dtype from."""
         self.state = state
 
-    def numpy(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The array, uint8, from its state: version, shape, dtype, column order and bytes."""
+    def numpy(self) -> NDArray[np.uint8]:
+        """The array, read-only, from its state: version, shape, dtype, column order and bytes."""
         _, shape, dtype, is_fortran, content = self.state
         if dtype.args[0] != b"u1" or is_fortran:
             raise pickle.UnpicklingError("not an array of bytes in row order")
-        return np.frombuffer(bytearray(content), np.uint8).reshape(shape)
+        return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 class BatchUnpickler(pickle.Unpickler):

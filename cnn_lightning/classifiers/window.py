@@ -10,12 +10,15 @@ from torch import Tensor
 from cnn_lightning.classifiers.interfaces import CountedBatches
 
 _MAX_UNREAD = 1 << 16  # images: 1 MB of answers and labels
+# batches, on a CPU: kept longer, each may lie amid what a step has freed, where the next one then
+# finds no room
+_MAX_UNREAD_ON_CPU = 16
 
 
 class TrainingWindow:
     """Loss and right answers of all training images since the last logging, of this process.
 
-    What a step gives is kept on its device as it comes, and read together later: nothing waits
+    What a step gives is kept on its device as it comes, and read together later: no GPU waits
     between two loggings, and in a small network's step every operation counts, however small.
 
     Attributes:
@@ -45,7 +48,10 @@ class TrainingWindow:
         """
         self._unread.append((loss.detach(), answers, labels))
         self._num_unread += len(labels)
-        if self._num_unread > _MAX_UNREAD:
+        # not so soon on a GPU, which each reading waits for
+        if self._num_unread > _MAX_UNREAD or (
+            len(self._unread) == _MAX_UNREAD_ON_CPU and loss.is_cpu
+        ):
             self._read()
 
     def _read(self) -> None:

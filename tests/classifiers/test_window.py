@@ -43,7 +43,11 @@ def test_what_is_kept_unread_has_an_end_and_does_not_change_the_sums(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     batches = make_batches(20)
-    late, early, resumed = TrainingWindow(), TrainingWindow(), TrainingWindow()
+    late, soon, early, resumed = (TrainingWindow() for _ in range(4))
+    for number, batch in enumerate(batches, 1):
+        soon.add(*batch)
+        assert len(soon._unread) == number % 16
+    monkeypatch.setattr(window, "_MAX_UNREAD_ON_CPU", 99)
     for batch in batches:
         late.add(*batch)
     assert len(late._unread) == 20
@@ -56,7 +60,8 @@ def test_what_is_kept_unread_has_an_end_and_does_not_change_the_sums(
         resumed = TrainingWindow()
         resumed.restore(rows, None)
         resumed.add(*batch)
-    assert early.gather(None) == late.gather(None) == resumed.gather(None)
+    sums = late.gather(None)
+    assert sums == soon.gather(None) == early.gather(None) == resumed.gather(None)
 
 
 def test_a_window_of_two_processes_goes_on_in_one() -> None:

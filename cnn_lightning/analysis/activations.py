@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,16 +107,23 @@ def record_outputs(
         Outputs by name in the order of the calls, N×…, float32 on the CPU; a layer that is called
         twice appears as `name` and `name#2`, one that is never called does not.
     """
-    outputs: dict[str, list[Tensor]] = {}
+    outputs: dict[str, Tensor] = {}
+    at_once = min(batch_size or len(images), len(images))
 
-    def keep(name: str, output: Tensor) -> None:
+    def keep(start: int, size: int, name: str, output: Tensor) -> None:
         kept = output.detach() if select is None else select(name, output.detach())
-        # a copy: the next layer may write in place
-        outputs.setdefault(name, []).append(kept.to("cpu", torch.float32, copy=True))
+        if size == len(images):
+            # a copy: the next layer may write in place
+            outputs[name] = kept.to("cpu", torch.float32, copy=True)
+            return
+        per_image = len(kept) // size  # several of a layer that sees windows of an image
+        if name not in outputs:  # joined at the end, they would be in memory twice
+            outputs[name] = torch.empty(per_image * len(images), *kept.shape[1:])
+        outputs[name][per_image * start :][: len(kept)] = kept
 
     with evaluating(network), precision or nullcontext():
-        for part in torch.split(images, batch_size or len(images)):
-            with listening(layers, keep):
+        for start in range(0, len(images), at_once):
+            part = images[start : start + at_once]
+            with listening(layers, partial(keep, start, len(part))):
                 network(part)
-    # one layer after the other, so that only one is in memory twice
-    return {name: torch.cat(outputs.pop(name)) for name in list(outputs)}
+    return outputs

@@ -38,6 +38,15 @@ def test_outputs_of_parts_are_those_of_all_images() -> None:
         torch.testing.assert_close(parts[name], output)
 
 
+def test_a_layer_may_see_an_image_in_several_windows() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(0, 1), nn.ReLU())
+    images = torch.randn(5, 1, 3, 2)
+    whole = record_outputs(network, {"relu": network[2]}, images)["relu"]
+    parts = record_outputs(network, {"relu": network[2]}, images, batch_size=2)["relu"]
+    assert whole.shape == (10, 3, 2)
+    torch.testing.assert_close(parts, whole)
+
+
 def test_what_is_kept_of_an_output_can_be_chosen() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU())
     images = torch.randn(3, 1, 2, 2)

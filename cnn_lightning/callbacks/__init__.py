@@ -9,6 +9,7 @@ from cnn_lightning.callbacks.evaluation_figures import EvaluationFigures
 from cnn_lightning.callbacks.feature_cache import FeatureCache
 from cnn_lightning.callbacks.feature_maps import FeatureMaps
 from cnn_lightning.callbacks.gradient_norm import GradientNorm
+from cnn_lightning.callbacks.kept_memory import KeptMemory
 from cnn_lightning.callbacks.kernels import Kernels
 from cnn_lightning.callbacks.network_summary import NetworkSummary
 from cnn_lightning.callbacks.prediction_files import NUM_RANKED, PredictionFiles
@@ -32,6 +33,7 @@ __all__ = [
     "FeatureCache",
     "FeatureMaps",
     "GradientNorm",
+    "KeptMemory",
     "Kernels",
     "LastCheckpoint",
     "NetworkSummary",

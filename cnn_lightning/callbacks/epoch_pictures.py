@@ -1,5 +1,6 @@
 """The base of callbacks that draw pictures as training goes on."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +14,9 @@ from cnn_lightning.console import say
 from cnn_lightning.errors import UserError
 from cnn_lightning.figures import Sheet
 from cnn_lightning.runs import RunFolder
+
+# of images in one forward pass: a few large ones take more memory than training a frozen network
+_MAX_PIXELS = 224 * 224
 
 
 class EpochPictures(L.Callback, ABC):
@@ -109,3 +113,12 @@ def is_last_epoch(trainer: L.Trainer) -> bool:
 def rests(pl_module: L.LightningModule) -> bool:
     """Whether all but the head is frozen, so that no look inside differs from the first."""
     return isinstance(pl_module, ImageClassifier) and pl_module.freeze_part == "backbone"
+
+
+def images_at_once(classifier: ImageClassifier) -> int:
+    """How many images to look at in one forward pass while a classifier, set up, trains."""
+    assert classifier.preprocessing is not None  # noqa: S101  # since setup
+    assert classifier.image_shape is not None  # noqa: S101
+    size = classifier.preprocessing.size
+    pixels = math.prod(classifier.image_shape[1:]) if size is None else size**2
+    return max(1, _MAX_PIXELS // pixels)

@@ -19,6 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from cnn_lightning.analysis.activations import evaluating
+from cnn_lightning.callbacks.kept_memory import kept_as_in_training
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
@@ -112,6 +113,7 @@ class FeatureCache(L.Callback):
         with (
             appearing_whole(path, part) if trainer.is_global_zero else nullcontext(),
             Progress(console=console, disable=not sys.stderr.isatty()) as progress,
+            kept_as_in_training(trainer),
             ExitStack() as opened,
         ):
             task = progress.add_task(f"{stage} features", total=len(mine))

@@ -1,6 +1,5 @@
 """What convolutions put out for a few images, epoch by epoch."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.activations import channels_first, record_outputs
 from cnn_lightning.analysis.layers import select_layers
-from cnn_lightning.callbacks.epoch_pictures import EpochPictures, check_numbers
+from cnn_lightning.callbacks.epoch_pictures import EpochPictures, check_numbers, images_at_once
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
@@ -19,8 +18,6 @@ from cnn_lightning.figures import Sheet, draw_feature_maps
 from cnn_lightning.images import fit_image, load_images
 
 MAX_IMAGES = 10
-# of images in one forward pass: a few large ones take more memory than training a frozen network
-_MAX_PIXELS = 224 * 224
 
 
 class FeatureMaps(EpochPictures):
@@ -86,7 +83,7 @@ class FeatureMaps(EpochPictures):
             select_layers(classifier.network, self.layers),
             prepared,
             trainer.precision_plugin.forward_context(),
-            batch_size=max(1, _MAX_PIXELS // math.prod(prepared.shape[2:])),
+            batch_size=images_at_once(classifier),
             select=first_channels,
         )
         seen = classifier.preprocessing.undo(prepared).cpu()

@@ -4,17 +4,17 @@ import lightning as L
 import torch
 from typing_extensions import override
 
-from cnn_lightning.callbacks.epoch_pictures import is_last_epoch, is_trial
+from cnn_lightning.callbacks.epoch_pictures import images_at_once, is_last_epoch, is_trial
 from cnn_lightning.callbacks.showing import show_picture
 from cnn_lightning.callbacks.weight_average import averaged_weights
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.console import say
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.figures import draw_predictions
+from cnn_lightning.memory import memory_kept
 from cnn_lightning.runs import RunFolder
 
 NUM_PICTURED = 36
-_MAX_AT_ONCE = 4  # images: a few large ones take more memory than training a frozen network
 
 
 class PredictionGrid(L.Callback):
@@ -50,9 +50,16 @@ class PredictionGrid(L.Callback):
             return
         images, labels = data.load("train")
         chosen = evenly(data.stage_indices("val"), NUM_PICTURED)
-        # a compiled network would be compiled anew for so few images, and for each view of them
-        with averaged_weights(trainer, pl_module), torch.compiler.set_stance("force_eager"):
-            names, probabilities = pl_module.predict_images(images[chosen], batch_size=_MAX_AT_ONCE)
+        with (
+            averaged_weights(trainer, pl_module),
+            # a compiled network would be compiled anew for so few images, and for each view of them
+            torch.compiler.set_stance("force_eager"),
+            # a step has nothing to gain any more from what is freed
+            memory_kept(trainer.strategy.root_device, keep=False),
+        ):
+            names, probabilities = pl_module.predict_images(
+                images[chosen], batch_size=images_at_once(pl_module)
+            )
         figure = draw_predictions(
             images[chosen],
             names,

@@ -21,13 +21,13 @@ from cnn_lightning.commands.benchmarking.memory import measure_memory
 from cnn_lightning.commands.benchmarking.report import Measurement, describe_machine, tabulate
 from cnn_lightning.commands.benchmarking.start_up import measure_start_up
 from cnn_lightning.commands.benchmarking.training_step import MeasuredCLI, Race
-from cnn_lightning.commands.memory import memory_kept
 from cnn_lightning.commands.messages import plain_errors
 from cnn_lightning.commands.parser import Parser
 from cnn_lightning.commands.training import silence
 from cnn_lightning.console import say
 from cnn_lightning.errors import MissingDataError, UserError
 from cnn_lightning.files import write_text
+from cnn_lightning.memory import memory_kept
 
 PARTS = ("data", "step", "busyness", "layout", "memory", "startup", "features")
 

@@ -6,7 +6,7 @@ import shlex
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,6 @@ from cnn_lightning.commands.configs import LINKED, asks_for_help, names_class
 from cnn_lightning.commands.endings import explained, report_interruption, report_loss
 from cnn_lightning.commands.equipment import choose_callbacks, choose_loggers, choose_plugins
 from cnn_lightning.commands.importing import check_classes
-from cnn_lightning.commands.memory import memory_kept
 from cnn_lightning.commands.messages import plain_building, plain_errors
 from cnn_lightning.commands.micro_batches import settle_batches
 from cnn_lightning.commands.options import CALLBACK_GROUPS, DEFAULT_SEED, GENERAL, TRAINING_ONLY
@@ -66,6 +65,7 @@ from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import Interrupted
 from cnn_lightning.files import remove_parts, write_text
 from cnn_lightning.loggers import EventFiles, MetricsTable
+from cnn_lightning.memory import can_keep_memory, memory_kept
 from cnn_lightning.processes import GiveUp, watch_processes
 from cnn_lightning.runs import RunFolder, claim_version, drop_version, going_on
 from cnn_lightning.settings import to_yaml
@@ -133,7 +133,6 @@ class TrainingCLI(LightningCLI):
         self.command = command
         self.start = start
         self._tell = tell
-        self._keeps_memory = False
         self._asked: Namespace  # the settings of a training, before batches go in parts
         super().__init__(
             ImageClassifier,
@@ -259,6 +258,8 @@ class TrainingCLI(LightningCLI):
         keep_loss_plain(trainer)
         go_on_by_epochs(trainer)
         self._set_folder(trainer, folder)
+        if self.command == "fit" and settings.keep_memory:
+            trainer.callbacks.append(callbacks.KeptMemory())  # type: ignore[attr-defined]  # after those that draw
         if trainer.world_size > 1:
             same = callbacks.SameFolder(folder, partial(self._set_folder, trainer))
             trainer.callbacks.insert(0, same)  # type: ignore[attr-defined]  # Lightning's own
@@ -279,12 +280,11 @@ class TrainingCLI(LightningCLI):
         tf32 = self.config[subcommand].tf32
         device = self.trainer.strategy.root_device
         hooks = StepHooks(self.trainer)
-        memory: AbstractContextManager[bool] = nullcontext(enter_result=False)
-        if subcommand == "fit":
-            memory = memory_kept(device, keep=self.config["fit"].keep_memory)
+        # what comes before the first step would leave memory in pieces; see `KeptMemory`
+        memory = memory_kept(device, keep=False) if subcommand == "fit" else nullcontext()
         with (
             float32_products(device, tf32=tf32),
-            memory as self._keeps_memory,
+            memory,
             startup_set_aside(),
             looks_remembered(),
             hooks.in_place(),
@@ -339,7 +339,7 @@ class TrainingCLI(LightningCLI):
             channels_last=self.model.channels_last,
             tf32=config.tf32,
             batch_size=self.datamodule.batch_size,
-            keeps_memory=self._keeps_memory,
+            keeps_memory=config.keep_memory and can_keep_memory(trainer.strategy.root_device),
             backend=self._backend(),
         )
         say(f"{how}, seed {config.seed_everything}")

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from cnn_lightning.cli import main
 from cnn_lightning.commands.arithmetic import find_slowness, float32_products, settle_arithmetic
-from cnn_lightning.commands.memory import memory_kept
+from cnn_lightning.memory import memory_kept
 
 SMALL = """
 data:

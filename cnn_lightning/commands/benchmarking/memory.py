@@ -8,8 +8,8 @@ from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.commands.benchmarking.layouts import LAYOUTS, first_step, train_step
 from cnn_lightning.commands.benchmarking.report import Measurement
 from cnn_lightning.commands.benchmarking.timing import clock
-from cnn_lightning.commands.memory import memory_kept
 from cnn_lightning.data import ImageDataModule
+from cnn_lightning.memory import memory_kept
 
 
 def measure_memory(

@@ -22,10 +22,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _NEVER, _NONE = -1, 0
 # what glibc's own thresholds grow to, and how many blocks it maps (mallopt(3))
 _USUAL = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _MMAP_MAX: 65536}
-_KEEP = {_MMAP_MAX: _NONE, _TRIM_THRESHOLD: _NEVER}
+_KEEP = _USUAL | {_MMAP_MAX: _NONE, _TRIM_THRESHOLD: _NEVER}
 # blocks of 4 MiB and more mapped one by one, so that none waits behind another to be given back;
 # the end of the heap as glibc has it, twice the size of a block
-_GIVE_BACK = {_MMAP_THRESHOLD: 4 * 2**20, _TRIM_THRESHOLD: 8 * 2**20}
+_GIVE_BACK = _USUAL | {_MMAP_THRESHOLD: 4 * 2**20, _TRIM_THRESHOLD: 8 * 2**20}
+# glibc does not tell; the last one holds
+_in_force = [_USUAL]
 
 
 @contextmanager
@@ -38,9 +40,9 @@ def memory_kept(device: torch.device, *, keep: bool = True) -> Iterator[bool]:
     first; what waits is too small for the next tensor, or in the wrong place (`--parts memory` of
     `benchmark` times a step in both ways).
 
-    After the block what is free is given back, and the thresholds are where they would have grown
-    to by themselves. Nothing changes with another allocator, where the environment sets this up
-    (`SET_UP_BY`), or on another device than the CPU.
+    After the block what is free is given back, and what held before holds again: of the outermost
+    block, thresholds as they would have grown to by themselves. Nothing changes with another
+    allocator, where the environment sets this up (`SET_UP_BY`), or on another device than the CPU.
 
     Args:
         device: Where tensors are.
@@ -54,15 +56,23 @@ def memory_kept(device: torch.device, *, keep: bool = True) -> Iterator[bool]:
     if libc is None:
         yield False
         return
-    _set_up(libc, _KEEP if keep else _GIVE_BACK)
+    depth = len(_in_force)
+    _in_force.append(_KEEP if keep else _GIVE_BACK)
+    _set_up(libc)
     try:
         yield keep
     finally:
-        _set_up(libc, _USUAL)
+        del _in_force[depth:]
+        _set_up(libc)
 
 
-def _set_up(libc: Any, values: dict[int, int]) -> None:
-    for parameter, value in values.items():
+def can_keep_memory(device: torch.device) -> bool:
+    """Whether `memory_kept` changes anything on a device."""
+    return device.type == "cpu" and _find_glibc() is not None
+
+
+def _set_up(libc: Any) -> None:
+    for parameter, value in _in_force[-1].items():
         libc.mallopt(parameter, value)
     libc.malloc_trim(0)  # else new blocks are cut from what is free, and are not mapped
 

@@ -9,15 +9,15 @@ import torch
 
 from cnn_lightning.classifiers import LeNet
 from cnn_lightning.commands.benchmarking.memory import measure_memory
-from cnn_lightning.commands.memory import SET_UP_BY, memory_kept
 from cnn_lightning.data import ShapesDataModule
+from cnn_lightning.memory import SET_UP_BY, memory_kept
 
 CPU = torch.device("cpu")
 # in processes of their own: in the heap of this one there is room that was freed earlier
 COUNTING = """
 import resource
 import torch
-from cnn_lightning.commands.memory import memory_kept
+from cnn_lightning.memory import memory_kept
 
 SIZE = 40 * 2**20  # above what glibc ever keeps by itself
 PAGES = SIZE // resource.getpagesize()
@@ -58,6 +58,15 @@ with memory_kept(torch.device("cpu"), keep=False):
     print(waiting())
 print(waiting())
 """
+NESTED = """
+with memory_kept(torch.device("cpu"), keep=False):
+    print(faults())
+    with memory_kept(torch.device("cpu")):
+        for _ in range(20):
+            faults()
+        print(faults())
+    print(faults())
+"""
 
 
 @pytest.fixture
@@ -88,6 +97,14 @@ def test_no_memory_waits_where_none_is_kept() -> None:
     before, inside, after = measure(GIVEN_BACK)
     assert before > 0.9
     assert inside < 0.1
+    assert after > 0.9
+
+
+@pytest.mark.usefixtures("glibc")
+def test_what_held_before_a_block_holds_after_it() -> None:
+    before, inside, after = measure(NESTED)
+    assert before > 0.9
+    assert inside < 0.01
     assert after > 0.9
 
 

@@ -30,6 +30,9 @@ from cnn_lightning.errors import DamagedFileError
 from cnn_lightning.files import appearing_whole, map_array, part_of
 from cnn_lightning.runs import RunFolder
 
+# images, whose last layers may be computed together: a layer of 400 MB is read once for all of them
+_AT_LEAST = 32
+
 
 class FeatureCache(L.Callback):
     """Computes the features that a frozen backbone gives for each image once per run.
@@ -118,7 +121,7 @@ class FeatureCache(L.Callback):
         ):
             task = progress.add_task(f"{stage} features", total=len(mine))
             rows: _RowWriter | None = None
-            for chosen in torch.split(mine, data.eval_batch_size):
+            for chosen in torch.split(mine, _several(data.eval_batch_size)):
                 features = _forward(trainer, classifier, data, images[chosen])
                 if rows is None:
                     rows = _RowWriter(trainer, part, (len(images), *features.shape[1:]))
@@ -221,11 +224,16 @@ def _damaged(path: Path) -> DamagedFileError:
 def _forward(
     trainer: L.Trainer, classifier: ImageClassifier, data: ImageDataModule, images: Tensor
 ) -> Tensor:
-    backbone = classifier.network.backbone
-    with evaluating(backbone), trainer.precision_plugin.forward_context():
-        prepared = data.prepare(images.to(classifier.device))
-        features: Tensor = backbone(prepared)
-        return features.float().cpu()
+    network = classifier.network
+    parts = torch.split(images, data.eval_batch_size)
+    with evaluating(network.backbone), trainer.precision_plugin.forward_context():
+        prepared = (data.prepare(part.to(classifier.device)) for part in parts)
+        return network.features_of(prepared).float().cpu()
+
+
+def _several(batch_size: int) -> int:
+    """As many images as whole batches have, about `_AT_LEAST` if those are smaller."""
+    return batch_size * max(1, _AT_LEAST // batch_size)
 
 
 def _digest(classifier: ImageClassifier) -> "hashlib._Hash":

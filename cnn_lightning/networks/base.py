@@ -1,7 +1,9 @@
 """What every network has: a backbone that gives features, a head that gives logits."""
 
+from collections.abc import Iterable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -76,6 +78,19 @@ class Network(nn.Module):
             UserError: The images are too small or too large.
         """
         return self(images), []
+
+    def features_of(self, parts: Iterable[Tensor]) -> Tensor:
+        """What the backbone gives for images that come a few at a time, without gradients.
+
+        Only as many images as a part has are in memory at once, prepared, and their maps.
+
+        Args:
+            parts: n×C×H×W float32 each, N images in all.
+
+        Returns:
+            Features N×F, as `backbone` gives them.
+        """
+        return torch.cat([self.backbone(part) for part in parts])
 
     def check_size(self, images: Tensor) -> None:
         """Raise `UserError` if the network cannot take images N×C×H×W of this size."""

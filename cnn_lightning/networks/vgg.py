@@ -1,7 +1,10 @@
 """VGG-16 with batch norm."""
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -12,6 +15,9 @@ from cnn_lightning.networks.layers import initialize_convolutions
 Stem = Literal["small", "imagenet"]
 # configuration D of the paper's table 1: channels of each convolution, 0 for a max pooling
 _LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
+# that go through the convolutions at once: two images of 224 pixels take 1.08 times as long each
+_PIXELS = 224 * 224
+_ROWS = 512  # of a layer's weights
 
 
 class VGG(Network):
@@ -26,6 +32,7 @@ class VGG(Network):
     """
 
     min_size = 32
+    backbone: "_Backbone"
 
     def __init__(
         self,
@@ -46,6 +53,12 @@ class VGG(Network):
             if isinstance(module, nn.Linear):  # torchvision's, narrower than torch's own
                 nn.init.normal_(module.weight, 0, 0.01)
                 nn.init.zeros_(module.bias)
+
+    @override
+    def features_of(self, parts: Iterable[Tensor]) -> Tensor:
+        backbone = self.backbone
+        maps = [backbone.convolve(few) for part in parts for few in _few_at_a_time(part)]
+        return backbone.connect(torch.cat(maps))
 
     @override
     def rename_torchvision_key(self, key: str) -> str:
@@ -85,3 +98,48 @@ class _Backbone(nn.Module):
         features = self.avgpool(self.features(images)).flatten(1)
         result: Tensor = self.classifier(features)
         return result
+
+    def convolve(self, images: Tensor) -> Tensor:
+        """What the linear layers see of images, N×512 or N×25,088; without gradients."""
+        maps = images
+        for layer in self.features:
+            # in place: of large images a layer's maps are most of what is in memory
+            if isinstance(layer, nn.BatchNorm2d):
+                maps = _normalize_(maps, layer)
+            else:
+                maps = torch.relu_(maps) if isinstance(layer, nn.ReLU) else layer(maps)
+        pooled: Tensor = self.avgpool(maps)
+        return pooled.flatten(1)
+
+    def connect(self, features: Tensor) -> Tensor:
+        """What the linear layers give for `convolve`'s result; without gradients.
+
+        Autocast copies the weights of a layer each time; here a few rows of them at a time.
+        """
+        for layer in self.classifier:
+            if isinstance(layer, nn.Linear):
+                weights, biases = (torch.split(p, _ROWS) for p in (layer.weight, layer.bias))
+                some = [F.linear(features, *rows) for rows in zip(weights, biases, strict=True)]
+                features = torch.cat(some, dim=1)
+            else:
+                features = layer(features)
+        return features
+
+
+def _normalize_(maps: Tensor, layer: nn.BatchNorm2d) -> Tensor:
+    """What a batch norm in eval mode gives for N×C×H×W; float32 in place."""
+    mean, variance = layer.running_mean, layer.running_var
+    if maps.dtype != torch.float32 or mean is None or variance is None:
+        normalized: Tensor = layer(maps)
+        return normalized
+    scale = layer.weight / torch.sqrt(variance + layer.eps)
+    shift = layer.bias - mean * scale
+    return torch.addcmul(shift[:, None, None], maps, scale[:, None, None], out=maps)
+
+
+def _few_at_a_time(images: Tensor) -> Sequence[Tensor]:
+    """Images N×C×H×W in parts of as many as a CPU's caches hold the maps of."""
+    if images.device.type != "cpu":
+        return (images,)
+    height, width = images.shape[-2:]
+    return torch.split(images, max(1, _PIXELS // (height * width)))

@@ -306,3 +306,48 @@ def test_fixed_size_of_a_transformer() -> None:
     assert (larger.min_size, larger.max_size) == (384, 384)
     with torch.device("meta"), pytest.raises(UserError, match="multiple of 16"):
         TorchvisionNetwork("vit_b_16", 10, image_size=100)
+
+
+def draw_statistics(network: nn.Module) -> None:
+    """Give each batch norm numbers that change what it sees."""
+    draws = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            numbers = (module.running_var, module.weight.data)
+            for one in (*numbers, module.running_mean, module.bias.data):
+                one.uniform_(0.5, 1.5, generator=draws)
+
+
+@EVERY
+def test_features_of_images_that_come_in_parts_are_those_of_the_backbone(name: str) -> None:
+    network, images = build(name)
+    draw_statistics(network.eval())
+    with torch.inference_mode():
+        found = network.features_of(iter(torch.split(images, 1)))
+        wanted = network.backbone(images)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("precision", "size", "at_once"),
+    [(torch.float32, 160, [1, 1, 1]), (torch.bfloat16, 32, [2, 1])],  # bfloat16: slow, emulated
+)
+def test_large_images_pass_vgg_one_by_one_and_its_linear_layers_together(
+    precision: torch.dtype, size: int, at_once: list[int]
+) -> None:
+    network = VGG(3, stem="imagenet").eval()
+    draw_statistics(network)
+    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    before = {key: one.clone() for key, one in network.state_dict().items() if "features" in key}
+    seen: list[int] = []
+    network.backbone.features[0].register_forward_hook(lambda *args: seen.append(len(args[2])))
+    is_bfloat16 = precision == torch.bfloat16
+    with torch.inference_mode(), torch.autocast("cpu", precision, enabled=is_bfloat16):
+        found = network.features_of(torch.split(images, 2))
+        assert seen == at_once
+        wanted = network.backbone(images)
+    assert found.dtype == wanted.dtype == precision
+    torch.testing.assert_close(found, wanted, rtol=2e-2 if is_bfloat16 else 1e-4, atol=1e-5)
+    assert (found[0] - found[1]).abs().max() > 0
+    for key, one in before.items():
+        torch.testing.assert_close(network.state_dict()[key], one, rtol=0, atol=0)

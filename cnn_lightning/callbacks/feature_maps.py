@@ -14,7 +14,7 @@ from cnn_lightning.callbacks.epoch_pictures import EpochPictures, check_numbers,
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
 from cnn_lightning.errors import UserError
-from cnn_lightning.figures import Sheet, draw_feature_maps
+from cnn_lightning.figures import Sheet, WholeMaps, draw_feature_maps, shrink_maps
 from cnn_lightning.images import fit_image, load_images
 
 MAX_IMAGES = 10
@@ -66,17 +66,19 @@ class FeatureMaps(EpochPictures):
         images, names = self._choose(trainer, classifier)
         assert classifier.preprocessing is not None  # noqa: S101  # since setup
         prepared = classifier.preprocessing(images.to(classifier.device))
-        num_channels: dict[str, int] = {}
+        whole: dict[str, WholeMaps] = {}
 
-        def first_channels(name: str, output: Tensor) -> Tensor:
+        def as_drawn(name: str, output: Tensor) -> Tensor:
             if output.ndim != 4:
                 raise UserError(
                     f"layer {name} puts out {tuple(output.shape)}: no maps to draw",
                     "choose convolutions, activations or poolings",
                 )
             maps = channels_first(output, prepared)
-            num_channels[name] = maps.shape[1]
-            return maps[:, : self.max_channels]
+            drawn = maps[:, : self.max_channels]
+            found = WholeMaps.of(drawn, maps.shape[1])
+            whole[name] = whole[name].joined(found) if name in whole else found
+            return shrink_maps(drawn, len(prepared), (prepared.shape[2], prepared.shape[3]))
 
         outputs = record_outputs(
             classifier.network,
@@ -84,15 +86,12 @@ class FeatureMaps(EpochPictures):
             prepared,
             trainer.precision_plugin.forward_context(),
             batch_size=images_at_once(classifier),
-            select=first_channels,
+            select=as_drawn,
         )
         seen = classifier.preprocessing.undo(prepared).cpu()
         for name, maps in outputs.items():
             title = f"Output of {name}, {'untrained' if epoch == 0 else f'epoch {epoch}'}"
-            yield (
-                name,
-                draw_feature_maps(seen, maps, title, names=names, num_channels=num_channels[name]),
-            )
+            yield name, draw_feature_maps(seen, maps, title, names=names, whole=whole[name])
 
     def _choose(self, trainer: L.Trainer, classifier: ImageClassifier) -> tuple[Tensor, list[str]]:
         """Images N×C×H×W uint8 of one size, and what they are."""

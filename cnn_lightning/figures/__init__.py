@@ -9,7 +9,7 @@ from cnn_lightning.figures.convolution import draw_operation
 from cnn_lightning.figures.dataset_images import draw_named_images, draw_samples
 from cnn_lightning.figures.datasets import draw_channel_statistics, draw_class_balance
 from cnn_lightning.figures.evaluation import draw_class_accuracy, draw_reliability
-from cnn_lightning.figures.feature_maps import draw_feature_maps
+from cnn_lightning.figures.feature_maps import WholeMaps, draw_feature_maps, shrink_maps
 from cnn_lightning.figures.kernels import draw_kernels
 from cnn_lightning.figures.layer_statistics import draw_layer_statistics
 from cnn_lightning.figures.learning_rates import draw_range_test
@@ -23,6 +23,7 @@ from cnn_lightning.figures.sheet import Sheet
 __all__ = [
     "OperationExample",
     "Sheet",
+    "WholeMaps",
     "draw_channel_statistics",
     "draw_class_accuracy",
     "draw_class_balance",
@@ -39,6 +40,7 @@ __all__ = [
     "draw_range_test",
     "draw_reliability",
     "draw_samples",
+    "shrink_maps",
     "to_array",
     "to_png",
 ]

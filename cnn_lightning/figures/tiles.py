@@ -118,9 +118,13 @@ def _shown_size(rows: Sequence[Sequence[Tile | None]]) -> tuple[int, int]:
     """Height and width of every tile: whole multiples of the largest, or all made smaller."""
     shapes = [tile.pixels.shape for row in rows for tile in row if tile is not None]
     height, width = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
+    return shown_size(len(shapes), height, width)
+
+
+def shown_size(count: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width that `draw_tiles` shows each of `count` tiles at, of the largest's size."""
     factor: float = math.ceil(_LEAST_SIDE / max(height, width))
     if factor == 1:
-        count = sum(tile is not None for row in rows for tile in row)
         least_area = math.sqrt(_MAX_PIXELS / (count * height * width))
         factor = min(1, _GREATEST_SIDE / max(height, width), least_area)
     return max(1, round(height * factor)), max(1, round(width * factor))

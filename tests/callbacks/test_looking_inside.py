@@ -214,9 +214,27 @@ def test_no_more_is_in_memory_than_is_drawn_and_large_images_pass_one_by_one(
     assert set(seen) == {at_once}
     images, maps = recorded.calls[0]
     assert maps.shape[:2] == (len(images), 2)
-    assert maps.shape[-1] == (image_size or 32) - 2
+    assert maps.shape[-1] == (30 if image_size is None else 110)  # as large as they are shown
     lines = [line for line, _ in drawn["backbone.0"].texts]
+    size = (image_size or 32) - 2
+    assert any(f"channels of {size}×{size}" in line for line in lines)
     assert any("5 channels" in line and "first 2 shown" in line for line in lines)
+
+
+@pytest.mark.parametrize(("freeze", "at_once"), [(None, 20), ("backbone", 1)])
+def test_statistics_of_a_frozen_backbone_take_no_more_images_at_once_than_its_pictures(
+    freeze: str | None, at_once: int
+) -> None:
+    layers = torch.nn.Conv2d(3, 5, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
+    network = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(5, 10))
+    classifier = ImageClassifier(network, image_size=160, freeze=freeze)
+    data = ShapesDataModule(num_images=200, num_test=20, batch_size=64)
+    trainer = fit(classifier, [], data, max_steps=1, limit_val_batches=0)
+    seen: list[int] = []
+    layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    found = ActivationStatistics()._measure(trainer, classifier, data)
+    assert set(seen) == {at_once}
+    assert found["backbone.1"].count == 20 * 5 * 158 * 158
 
 
 def test_images_of_four_channels_are_shown(tmp_path: Path) -> None:

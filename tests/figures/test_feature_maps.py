@@ -3,10 +3,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from matplotlib import colormaps
 from texts import assert_sheet_readable
 
-from cnn_lightning.figures import Sheet, draw_feature_maps, draw_kernels, to_array, to_png
+from cnn_lightning.figures import (
+    Sheet,
+    WholeMaps,
+    draw_feature_maps,
+    draw_kernels,
+    shrink_maps,
+    to_array,
+    to_png,
+)
 from cnn_lightning.figures.tiles import Tile, describe_range, draw_tiles, map_pixels
 
 
@@ -44,9 +53,28 @@ def test_channels_that_are_left_out_are_said() -> None:
     shortened = draw_feature_maps(images, maps, "conv", max_channels=16)
     assert any("40 channels of 3×3, the first 16 shown" in line for line in texts(shortened))
     assert sum("channel " in line for line in texts(shortened)) == 16
-    first = draw_feature_maps(images, maps[:, :16], "conv", num_channels=40)
+    first = draw_feature_maps(
+        images, maps[:, :16], "conv", whole=WholeMaps.of(maps[:, :16], num_channels=40)
+    )
     assert texts(first) == texts(shortened)
     assert sum("channel " in line for line in texts(draw_feature_maps(images, maps, "conv"))) == 40
+
+
+@pytest.mark.parametrize(("side", "image_side"), [(224, 224), (112, 224), (14, 224), (60, 28)])
+def test_maps_that_are_shrunk_first_are_drawn_as_they_would_be(side: int, image_side: int) -> None:
+    images = torch.zeros(4, 3, image_side, image_side, dtype=torch.uint8)
+    # what lies far apart: neighbours are alike, as where a colour's mean is a mean's colour
+    maps = F.interpolate(torch.rand(4, 20, 2, 2), (side, side), mode="bilinear")
+    whole = WholeMaps.of(maps[:3], 64).joined(WholeMaps.of(maps[3:], 64))
+    small = torch.cat([shrink_maps(few, 4, (image_side, image_side)) for few in maps.split(3)])
+    sheet = draw_feature_maps(images, small, "conv", whole=whole)
+    reference = draw_feature_maps(images, maps, "conv", whole=WholeMaps.of(maps, 64))
+    assert (small.shape == maps.shape) == (side in (14, 60))
+    assert texts(sheet) == texts(reference)
+    assert any(f"64 channels of {side}×{side}, the first 20 shown" in text for text in texts(sheet))
+    found, wanted = to_array(sheet), to_array(reference)
+    assert found.shape == wanted.shape
+    assert (found.int() - wanted.int()).abs().max() <= 4
 
 
 @pytest.mark.parametrize("name", ["a", "a class with quite a long name $x_1$", "\n".join("ẬÅgjpq")])

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from cnn_lightning.analysis.health import LayerStatistics, measure_layers
 from cnn_lightning.analysis.layers import ACTIVATIONS, WITH_KERNELS, named_layers, select_layers
-from cnn_lightning.callbacks.epoch_pictures import check_numbers, is_trial, rests
+from cnn_lightning.callbacks.epoch_pictures import check_numbers, images_at_once, is_trial, rests
 from cnn_lightning.callbacks.prediction_grid import evenly
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.data import ImageDataModule
@@ -127,12 +127,16 @@ class ActivationStatistics(L.Callback):
     ) -> dict[str, LayerStatistics]:
         images = data.load("train")[0]
         chosen = evenly(data.stage_indices("val"), self.max_images)
+        at_once = min(data.eval_batch_size, _MAX_AT_ONCE)
+        if rests(classifier) and classifier.device.type == "cpu":
+            # a step of the head alone takes less memory than a few images in all layers
+            at_once = min(at_once, images_at_once(classifier))
         return measure_layers(
             classifier.network,
             self._select(classifier.network),
             (
                 data.prepare(images[part].to(classifier.device))
-                for part in torch.split(chosen, min(data.eval_batch_size, _MAX_AT_ONCE))
+                for part in torch.split(chosen, at_once)
             ),
             trainer.precision_plugin.forward_context(),
         )

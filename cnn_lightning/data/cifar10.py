@@ -1,9 +1,8 @@
 """CIFAR-10, read from the files of its authors without running what is in them."""
 
-import io
 import pickle
 import tarfile
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -92,19 +91,22 @@ class CIFAR10DataModule(ImageDataModule):
         """Images n×C×H×W, which may not be written to, and their labels."""
         path = self.root / self.folder / name
         try:
-            content = path.read_bytes()
+            # not read as a whole: it would be in memory twice while it is unpickled
+            with path.open("rb") as stream:
+                found = md5_of(stream)
+                stream.seek(0)
+                batch = unpickle_batch(stream) if found == self.files[name] else None
         except OSError as error:
             kind = UserError if path.exists() else MissingDataError
             raise kind(
                 f"{path} cannot be read: {error.strerror}",
                 "set root to where it is, or call prepare_data() to download it",
             ) from error
-        if md5_of(content) != self.files[name]:
+        if batch is None:
             raise UserError(
                 f"{path} is not the file of CIFAR-10 (its MD5 is not {self.files[name]}); not read",
                 "delete it and run again to download it, or use another copy",
             )
-        batch = unpickle_batch(content)
         return batch[b"data"].numpy().reshape(-1, *self.image_shape), batch[b"labels"]
 
 
@@ -151,11 +153,11 @@ class BatchUnpickler(pickle.Unpickler):
         return PickledArray
 
 
-def unpickle_batch(content: bytes) -> dict[bytes, Any]:
+def unpickle_batch(stream: BinaryIO) -> dict[bytes, Any]:
     """Read one pickle of CIFAR-10, written by Python 2, so that its strings are bytes.
 
     Raises:
         pickle.UnpicklingError: It calls for anything but numpy arrays.
     """
-    batch: dict[bytes, Any] = BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
+    batch: dict[bytes, Any] = BatchUnpickler(stream, encoding="bytes").load()
     return batch

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -22,9 +23,12 @@ def splits_to_prepare(trainer: Trainer | None) -> tuple[Split, ...]:
     )
 
 
-def md5_of(content: bytes) -> str:
-    """The MD5 sum of `content`, 32 hexadecimal digits; the public sets are listed by it."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+def md5_of(stream: BinaryIO) -> str:
+    """The MD5 sum of a file's rest, 32 hexadecimal digits; the public sets are listed by it."""
+    digest = hashlib.md5(usedforsecurity=False)
+    while some := stream.read(2**20):
+        digest.update(some)
+    return digest.hexdigest()
 
 
 def download(name: str, urls: Sequence[str], md5: str, folder: Path, remedy: str) -> Path:
@@ -48,9 +52,11 @@ def download(name: str, urls: Sequence[str], md5: str, folder: Path, remedy: str
             wrong sum that is there is named.
     """
     path = folder / name
-    if path.is_file() and md5_of(path.read_bytes()) == md5:
-        return path
     is_wrong = path.is_file()
+    if is_wrong:
+        with path.open("rb") as stream:
+            if md5_of(stream) == md5:
+                return path
     # here, as torchvision takes a second to import and most runs find their files
     from torchvision.datasets.utils import download_url
 

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import os
 import pickle
 import tarfile
@@ -90,7 +91,7 @@ def test_the_sum_is_checked_before_every_read(root: Path) -> None:
 def test_the_unpickler_refuses_everything_but_arrays(tmp_path: Path) -> None:
     attack = pickle.dumps(Malicious(tmp_path / "touched"), protocol=2)
     with pytest.raises(pickle.UnpicklingError, match="open is not allowed"):
-        unpickle_batch(attack)
+        unpickle_batch(io.BytesIO(attack))
     assert not (tmp_path / "touched").exists()
     os.close(pickle.loads(attack))  # the attack works where nothing stops it
     assert (tmp_path / "touched").exists()
@@ -101,7 +102,7 @@ def test_the_unpickler_refuses_everything_but_arrays(tmp_path: Path) -> None:
 )
 def test_the_unpickler_refuses_other_functions(name: str) -> None:
     with pytest.raises(pickle.UnpicklingError, match="is not allowed"):
-        unpickle_batch(b"c" + name.encode() + b"\n.")
+        unpickle_batch(io.BytesIO(b"c" + name.encode() + b"\n."))
 
 
 def test_a_failed_download_names_file_address_and_remedy(

@@ -19,6 +19,7 @@ from cnn_lightning.analysis.activations import evaluating
 from cnn_lightning.classifiers import ImageClassifier
 from cnn_lightning.errors import UserError
 from cnn_lightning.files import write_text
+from cnn_lightning.memory import memory_kept
 from cnn_lightning.runs import RunFolder
 
 # before the name of a layer
@@ -99,11 +100,15 @@ class EventFiles(TensorBoardLogger):
             return
         example = model.example_input_array
         if isinstance(example, Tensor):
-            with evaluating(model.network), warnings.catch_warnings():
+            with (
+                evaluating(model.network),
+                warnings.catch_warnings(),
+                memory_kept(model.device, keep=False),  # of many small pieces of it
+            ):
                 # TensorBoard's own way to a graph; torch advises against it, and against sizes that
                 # the trace takes for constants
                 warnings.simplefilter("ignore")
-                example = example.to(model.device)
+                example = example[:1].to(model.device)
                 # traced here, once: TensorBoard would trace it again to compare the two
                 traced = torch.jit.trace(model.network, example, check_trace=False)  # type: ignore[no-untyped-call]
                 self.experiment.add_graph(traced, example)

@@ -23,9 +23,9 @@ _NEVER, _NONE = -1, 0
 # what glibc's own thresholds grow to, and how many blocks it maps (mallopt(3))
 _USUAL = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _MMAP_MAX: 65536}
 _KEEP = _USUAL | {_MMAP_MAX: _NONE, _TRIM_THRESHOLD: _NEVER}
-# blocks of 4 MiB and more mapped one by one, so that none waits behind another to be given back;
+# blocks of 1 MiB and more mapped one by one, so that none waits behind another to be given back;
 # the end of the heap as glibc has it, twice the size of a block
-_GIVE_BACK = _USUAL | {_MMAP_THRESHOLD: 4 * 2**20, _TRIM_THRESHOLD: 8 * 2**20}
+_GIVE_BACK = _USUAL | {_MMAP_THRESHOLD: 2**20, _TRIM_THRESHOLD: 2 * 2**20}
 # glibc does not tell; the last one holds
 _in_force = [_USUAL]
 

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -21,7 +23,9 @@ from stopping import LAST, StopAt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnn_lightning.callbacks import FeatureCache, LastCheckpoint
+from cnn_lightning.classifiers import LeNet
 from cnn_lightning.cli import main
+from cnn_lightning.commands import arguments
 from cnn_lightning.commands.arguments import read_start
 from cnn_lightning.settings import read_settings
 
@@ -433,3 +437,30 @@ def test_a_real_process_leaves_on_a_signal_and_goes_on(
     again = [*command[:-1], str(done + 2), "--ckpt_path", "last"]
     assert subprocess.run(again, check=False).returncode == 0
     assert not (tmp_path / "cut/small/version_1").exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_weights_are_not_held_twice_while_a_run_goes_on(
+    command: str, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
+    assert fit(recipe, tmp_path, *short, "--trainer.max_epochs=1") == 0
+    read: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    load = arguments.load_checkpoint
+
+    def loading(path: Path) -> dict[str, Any]:
+        checkpoint = load(path)
+        momentum = checkpoint["optimizer_states"][0]["state"][0]["momentum_buffer"]
+        read.extend(map(weakref.ref, (*checkpoint["state_dict"].values(), momentum)))
+        return checkpoint
+
+    def starting(self: LeNet, *args: object) -> None:
+        alive.append(sum(one() is not None for one in read))
+
+    monkeypatch.setattr(arguments, "load_checkpoint", loading)
+    monkeypatch.setattr(LeNet, f"on_{'train' if command == 'fit' else command}_start", starting)
+    argv = [command, "--config", str(recipe), "--log_dir", str(tmp_path), *short]
+    assert main([*argv, "--ckpt_path", "last" if command == "fit" else "best"]) == 0
+    assert len(read) > 10
+    assert alive == [0]

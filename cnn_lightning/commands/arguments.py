@@ -91,6 +91,11 @@ class Start:
                 "use the config and the data that the checkpoint was made with",
             )
 
+    def drop_numbers(self) -> None:
+        """Give up the weights, and the optimizer's state, that Lightning will read anew."""
+        for key in ("state_dict", "optimizer_states"):
+            (self.checkpoint or {}).pop(key, None)
+
 
 def read_start(command: str, argv: list[str]) -> Start:
     """Find the run folder and the checkpoint that a command line names.

@@ -381,6 +381,7 @@ class TrainingCLI(LightningCLI):
             check_restorable(content, self.trainer)
             if self.command == "fit":
                 check_resumable(content, self.model)
+            self.start.drop_numbers()
 
     def after_fit(self) -> None:
         """Name the run folder, the best accuracy and the command to look at it."""

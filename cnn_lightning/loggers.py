@@ -103,7 +103,7 @@ class EventFiles(TensorBoardLogger):
             with (
                 evaluating(model.network),
                 warnings.catch_warnings(),
-                memory_kept(model.device, keep=False),  # of many small pieces of it
+                memory_kept(model.device, keep=False),  # a trace leaves many small pieces
             ):
                 # TensorBoard's own way to a graph; torch advises against it, and against sizes that
                 # the trace takes for constants

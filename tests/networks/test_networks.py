@@ -351,3 +351,11 @@ def test_large_images_pass_vgg_one_by_one_and_its_linear_layers_together(
     assert (found[0] - found[1]).abs().max() > 0
     for key, one in before.items():
         torch.testing.assert_close(network.state_dict()[key], one, rtol=0, atol=0)
+
+
+def test_a_backbone_put_in_vggs_place_is_taken_as_it_is() -> None:
+    network, images = build("VGG")
+    network.backbone = nn.Sequential(network.eval().backbone, nn.Tanh())
+    with torch.inference_mode():
+        found = network.features_of(torch.split(images, 1))
+        torch.testing.assert_close(found, network.backbone(images), rtol=1e-4, atol=1e-6)

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
 from cnn_lightning.choices import check_choice
 from cnn_lightning.networks.base import Network
-from cnn_lightning.networks.layers import initialize_convolutions
+from cnn_lightning.networks.layers import Linear, initialize_convolutions
 
 Stem = Literal["small", "imagenet"]
 # configuration D of the paper's table 1: channels of each convolution, 0 for a max pooling
@@ -18,7 +17,6 @@ _LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512,
 # that go through the convolutions at once: two images of 224 pixels take 1.08 times as long each
 # as one, four 1.11 times (medians of four runs on two cores, float32)
 _PIXELS = 224 * 224
-_ROWS = 512  # of a layer's weights
 
 
 class VGG(Network):
@@ -60,7 +58,8 @@ class VGG(Network):
         if not isinstance(backbone, _Backbone):  # someone's own
             return super().features_of(parts)
         maps = [backbone.convolve(few) for part in parts for few in _few_at_a_time(part)]
-        return backbone.connect(torch.cat(maps))
+        features: Tensor = backbone.classifier(torch.cat(maps))
+        return features
 
     @override
     def rename_torchvision_key(self, key: str) -> str:
@@ -86,10 +85,10 @@ class _Backbone(nn.Module):
         hidden: list[nn.Module] = []
         if stem == "imagenet":
             hidden = [
-                nn.Linear(512 * 7 * 7, 4096),
+                Linear(512 * 7 * 7, 4096),
                 nn.ReLU(),
                 nn.Dropout(dropout),
-                nn.Linear(4096, 4096),
+                Linear(4096, 4096),
                 nn.ReLU(),
                 nn.Dropout(dropout),
             ]
@@ -112,20 +111,6 @@ class _Backbone(nn.Module):
                 maps = torch.relu_(maps) if type(layer) is nn.ReLU else layer(maps)
         pooled: Tensor = self.avgpool(maps)
         return pooled.flatten(1)
-
-    def connect(self, features: Tensor) -> Tensor:
-        """What the linear layers give for `convolve`'s result; without gradients.
-
-        Autocast copies the weights of a layer each time; here a few rows of them at a time.
-        """
-        for layer in self.classifier:
-            if type(layer) is nn.Linear:
-                weights, biases = (torch.split(p, _ROWS) for p in (layer.weight, layer.bias))
-                some = [F.linear(features, *rows) for rows in zip(weights, biases, strict=True)]
-                features = torch.cat(some, dim=1)
-            else:
-                features = layer(features)
-        return features
 
 
 def _normalize_(maps: Tensor, layer: nn.BatchNorm2d) -> Tensor:

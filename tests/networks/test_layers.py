@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cnn_lightning.networks.layers import MaxPool2d, PatchWhitening
+from cnn_lightning.networks.layers import Linear, MaxPool2d, PatchWhitening
 
 
 def smooth_images(num_images: int = 200, channels: int = 3) -> Tensor:
@@ -109,3 +112,28 @@ def _pool(pool: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor, set[
     (gradient,) = torch.autograd.grad(loss, images, create_graph=True)
     (second,) = torch.autograd.grad(gradient.square().sum(), images)
     return pooled, gradient, second, kept
+
+
+def test_a_linear_layer_under_autocast_copies_a_few_rows_of_its_weights_at_a_time() -> None:
+    layer = Linear(30, 1100).requires_grad_(requires_grad=False)
+    inputs = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
+    copied: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten._to_copy.default and args[0].ndim == 2:
+                copied.append(len(args[0]))
+            return result
+
+    for grad, wanted in ((False, {4, 512, 76}), (True, {4, 1100})):
+        copied.clear()
+        with torch.set_grad_enabled(grad), torch.autocast("cpu", torch.bfloat16), Watch():
+            found = layer(inputs)
+        assert set(copied) == wanted
+        assert found.dtype == torch.bfloat16
+        expected = F.linear(inputs, layer.weight, layer.bias)
+        torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=2e-2)
+        torch.testing.assert_close(layer(inputs), expected, rtol=0, atol=0)

@@ -82,7 +82,9 @@ class Linear(nn.Linear):
     """A linear layer for many features, of which autocast copies a few rows at a time on a CPU.
 
     Autocast copies all weights in each pass, 0.2 GB of VGG-16's largest layer; where no gradients
-    are wanted, outputs are computed in groups, each of which needs its own rows alone.
+    are wanted, outputs are computed in groups, each of which needs its own rows alone. Arguments,
+    inputs …×in_features float and outputs …×out_features are those of `nn.Linear`; the outputs in
+    autocast's type where it is on.
     """
 
     _rows = 512
